@@ -1,0 +1,36 @@
+namespace GpuHandoff.Kernel;
+
+/// <summary>The error numbers that this program tells apart or says (asm-generic/errno-base.h, errno.h; x86-64).</summary>
+public static class Errno
+{
+    public const int NotPermitted = 1;
+    public const int NoEntry = 2;
+    public const int InputOutput = 5;
+    public const int TryAgain = 11;
+    public const int AccessDenied = 13;
+    public const int Busy = 16;
+    public const int Exists = 17;
+    public const int NoDevice = 19;
+    public const int NotDirectory = 20;
+    public const int Invalid = 22;
+    public const int NotTypewriter = 25;
+    public const int ReadOnly = 30;
+
+    /// <summary>The number's name with its meaning: <c>EBUSY (Device or resource busy)</c>.</summary>
+    public static string Say(int errno) => errno switch
+    {
+        NotPermitted => "EPERM (Operation not permitted)",
+        NoEntry => "ENOENT (No such file or directory)",
+        InputOutput => "EIO (Input/output error)",
+        TryAgain => "EAGAIN (Resource temporarily unavailable)",
+        AccessDenied => "EACCES (Permission denied)",
+        Busy => "EBUSY (Device or resource busy)",
+        Exists => "EEXIST (File exists)",
+        NoDevice => "ENODEV (No such device)",
+        NotDirectory => "ENOTDIR (Not a directory)",
+        Invalid => "EINVAL (Invalid argument)",
+        NotTypewriter => "ENOTTY (Inappropriate ioctl for device)",
+        ReadOnly => "EROFS (Read-only file system)",
+        _ => $"errno {errno}",
+    };
+}

@@ -1,0 +1,54 @@
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Kernel;
+
+/// <summary>
+/// The only door to a machine: low, narrow and synchronous, because one run does one thing at a time. What may block
+/// inside the kernel takes a budget and is made where the caller cannot be blocked with it; everything above this door,
+/// the sysfs protocol included, is our code and runs against the simulator.
+/// </summary>
+/// <remarks>
+/// A call that the kernel refuses throws <see cref="KernelRefused"/>; one that does not return within its budget throws
+/// <see cref="KernelSilent"/>, and the kernel may still be at it.
+/// </remarks>
+public interface IKernel
+{
+    /// <summary>The text of a file without its last newline; null where there is no such file.</summary>
+    string? Read(SysPath file);
+
+    /// <summary>The names in a folder in ordinal order; empty where there is no such folder.</summary>
+    IReadOnlyList<string> List(SysPath folder);
+
+    /// <summary>A symbolic link's target as it is written; null where there is no such link.</summary>
+    string? Link(SysPath link);
+
+    /// <summary>Whether there is a file, a folder or a link.</summary>
+    bool Exists(SysPath path);
+
+    /// <summary>The character device behind a path, links followed; null where there is none.</summary>
+    DeviceNode? NodeAt(SysPath path);
+
+    /// <summary>Writes <paramref name="text"/> with a single write(2), as sysfs wants it.</summary>
+    void Write(SysPath file, string text, TimeSpan budget);
+
+    /// <summary>Whether modprobe would find a module by this name or alias. Loads nothing.</summary>
+    bool CanLoad(string module);
+
+    /// <summary>modprobe MODULE PARAMETERS; no error where it is loaded already.</summary>
+    void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget);
+
+    /// <summary>delete_module(2) with O_NONBLOCK: EAGAIN where it is in use, with nothing changed.</summary>
+    /// <remarks>kernel/module/main.c: the reference count is tested before anything is taken down.</remarks>
+    void UnloadModule(string module, TimeSpan budget);
+
+    /// <summary>mknod(2) with the node's owner and mode.</summary>
+    void MakeNode(SysPath path, DeviceNode node);
+
+    /// <summary>unlink(2) of a device node; no error where it is gone already.</summary>
+    void RemoveNode(SysPath path);
+
+    void Pause(TimeSpan time);
+
+    /// <summary>Time since boot (CLOCK_BOOTTIME).</summary>
+    TimeSpan Uptime { get; }
+}

@@ -1,0 +1,20 @@
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Kernel;
+
+/// <summary>Where the kernel keeps what we read and write.</summary>
+public static class Sys
+{
+    public static SysPath Pci { get; } = new("/sys/bus/pci");
+    public static SysPath PciDevices { get; } = Pci / "devices";
+    public static SysPath PciDrivers { get; } = Pci / "drivers";
+    public static SysPath Modules { get; } = new("/sys/module");
+    public static SysPath Dev { get; } = new("/dev");
+    public static SysPath Proc { get; } = new("/proc");
+
+    public static SysPath Function(PciAddress function) => PciDevices / function.ToString();
+
+    public static SysPath Driver(string driver) => PciDrivers / driver;
+
+    public static SysPath Module(string module) => Modules / module;
+}

@@ -1,0 +1,62 @@
+using System.Collections.Immutable;
+using GpuHandoff.Goals;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Checks;
+
+static class GpuIsInUse
+{
+    public static Check Check { get; } = new(
+        "gpu-in-use", Target.Vfio,
+        "An unbind of a card in use waits inside the kernel for ever, deaf to signals (nvidia/nv-pci.c:nv_pci_remove).",
+        q => q.Gpu.Display().Owner.Driver switch
+        {
+            "nvidia" when q.By == FreeBy.Unload => StackInUse(q),
+            "nvidia" => CardInUse(q),
+            not null and not Owner.Vfio => NodesInUse(q, "end what uses the card's DRM nodes first"),
+            _ => [],
+        });
+
+    static IEnumerable<Finding> StackInUse(Question q)
+    {
+        var users = UsersOf(q, n => n.Path.StartsWith("/dev/nvidia", StringComparison.Ordinal)).Concat(
+            UsersOf(q, n => n.Path.StartsWith("/dev/dri", StringComparison.Ordinal))).ToImmutableArray();
+        // A count without a process is a kernel user, a descriptor in flight, or a module's own hold on another.
+        var counted = NvidiaStack.Loaded(q.Machine).Where(m => m.Users() > 0)
+            .Where(m => m.Name is not ("nvidia" or "nvidia_modeset") || !NvidiaStack.DrmHoldsModules(q.Machine))
+            .Select(m => $"module {m.Name} has {m.Users()} users that are no modules").ToImmutableArray();
+        return users is [] && counted is [] ? [] : [InUse(q, [.. users, .. counted])];
+    }
+
+    static IEnumerable<Finding> CardInUse(Question q)
+    {
+        var users = UsersOf(q, n => n.Path == $"/dev/nvidia{q.Gpu.Minor}" || q.Gpu.Functions.Any(f => f.Nodes.Contains(n)))
+            .ToImmutableArray();
+        if (users is not [])
+            return [InUse(q, users)];
+        return q.Gpu.Display().Interrupts == 0
+            ? []
+            : [InUse(q,
+                [$"{q.Gpu.Address} has {q.Gpu.Display().Interrupts} interrupts taken: a kernel user, a hidden descriptor or persistence mode"])];
+    }
+
+    static IEnumerable<Finding> NodesInUse(Question q, string hint)
+    {
+        var users = UsersOf(q, q.Gpu.Display().Nodes.Contains).ToImmutableArray();
+        return users is []
+            ? []
+            : [new("gpu-in-use", $"{q.Gpu} is in use", users, hint)];
+    }
+
+    static Finding InUse(Question q, ImmutableArray<string> evidence) => new(
+        "gpu-in-use",
+        $"{q.Gpu} is in use",
+        evidence,
+        "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced; persistence mode: nvidia-smi -pm 0) and try again");
+
+    static IEnumerable<string> UsersOf(Question q, Func<NamedNode, bool> which)
+    {
+        var nodes = q.Machine.Nodes.Concat(q.Gpu.Functions.SelectMany(f => f.Nodes)).Where(which).ToImmutableArray();
+        return q.Machine.Users.Where(u => nodes.Any(n => n.Node.IsSameDevice(u.Node))).Select(u => u.ToString()).Distinct();
+    }
+}

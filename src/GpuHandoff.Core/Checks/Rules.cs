@@ -1,0 +1,22 @@
+using System.Collections.Immutable;
+
+namespace GpuHandoff.Checks;
+
+/// <summary>Every check, in the order in which a person would want to be told.</summary>
+public static class Rules
+{
+    public static ImmutableArray<Check> All { get; } =
+    [
+        IommuOff.Check,
+        VfioMissing.Check,
+        GroupIsShared.Check,
+        ModuleInMotion.Check,
+        UnloadNotPossible.Check,
+        UnloadTakesOthers.Check,
+        DrmHoldsTheCard.Check,
+        GpuIsInUse.Check,
+        SiblingIsInUse.Check,
+        HostDriverMissing.Check,
+        VmHasTheGpu.Check,
+    ];
+}

@@ -1,0 +1,18 @@
+using System.Text.Json.Serialization;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+
+namespace GpuHandoff.Formats;
+
+/// <summary>Our records as JSON: the ledger on disk and <c>--json</c>. Generated at build time, so it needs no reflection.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
+    UseStringEnumConverter = true,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    RespectRequiredConstructorParameters = true,
+    RespectNullableAnnotations = true,
+    Converters = [typeof(AddressConverter)])]
+[JsonSerializable(typeof(Plan))]
+[JsonSerializable(typeof(Home))]
+[JsonSerializable(typeof(Machine))]
+public sealed partial class Json : JsonSerializerContext;

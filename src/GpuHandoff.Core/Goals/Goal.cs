@@ -1,0 +1,17 @@
+using System.Collections.Immutable;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Goals;
+
+/// <summary>Where a GPU is to go.</summary>
+public enum Target
+{
+    /// <summary>To a VM: every function on vfio-pci, and kept there.</summary>
+    Vfio,
+
+    /// <summary>Back to the host: every function on the driver that it had.</summary>
+    Host,
+}
+
+/// <summary>What is wanted, of which cards.</summary>
+public sealed record Goal(Target Target, ImmutableArray<Gpu> Gpus);

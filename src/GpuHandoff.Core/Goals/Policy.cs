@@ -1,0 +1,47 @@
+using System.Collections.Immutable;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Goals;
+
+/// <summary>How a card is taken from NVIDIA's driver.</summary>
+public enum FreeBy
+{
+    /// <summary>Unload where no other GPU needs the driver, unbind where one does.</summary>
+    Auto,
+
+    /// <summary>Take the whole stack of modules down: a busy one refuses at once, harmlessly.</summary>
+    Unload,
+
+    /// <summary>Unbind this card alone: the modules and the other cards stay.</summary>
+    Unbind,
+}
+
+/// <summary>How long one call may take before it counts as silent.</summary>
+/// <param name="Write">A sysfs write: an override, an unbind, a bind.</param>
+/// <param name="Module">Loading or unloading one module; loading runs the probe of every card.</param>
+/// <param name="Total">The whole run, from the first step to the last. Undoing has the same time again.</param>
+public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
+{
+    public static Limits Default { get; } = new(TimeSpan.FromSeconds(20), TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(180));
+
+    /// <summary>The same with another total; no single call may take longer than that.</summary>
+    public Limits Within(TimeSpan total) => new(Shorter(Write, total), Shorter(Module, total), total);
+
+    static TimeSpan Shorter(TimeSpan a, TimeSpan b) => a < b ? a : b;
+}
+
+/// <summary>How the wanted is to be reached.</summary>
+public sealed record Policy
+{
+    public static Policy Default { get; } = new();
+
+    public FreeBy By { get; init; } = FreeBy.Auto;
+
+    /// <summary>Strangers in the GPU's IOMMU group that may go to the VM with it.</summary>
+    public ImmutableArray<PciAddress> Accepted { get; init; } = [];
+
+    /// <summary>Take to the host's driver what was on vfio-pci before we came.</summary>
+    public bool Claim { get; init; }
+
+    public Limits Limits { get; init; } = Limits.Default;
+}

@@ -1,0 +1,25 @@
+using System.Collections.Immutable;
+
+namespace GpuHandoff.Machines;
+
+/// <summary>What a GPU's function was before the hand-over.</summary>
+public sealed record FunctionHome(PciAddress Function, Owner Owner);
+
+/// <summary>A module that was loaded before the hand-over, with the parameters that it ran with.</summary>
+public sealed record ModuleHome(string Name, ImmutableArray<string> Parameters);
+
+/// <summary>
+/// Where a GPU comes from: kept on disk before the first write of a hand-over and forgotten after the last one of its
+/// return. Good for one boot: the next one binds everything anew.
+/// </summary>
+public sealed record Home(
+    string BootId,
+    PciAddress Gpu,
+    ImmutableArray<FunctionHome> Functions,
+    ImmutableArray<ModuleHome> Modules,
+    ImmutableArray<NamedNode> Nodes)
+{
+    public const int Version = 1;
+
+    public Owner? Of(PciAddress function) => Functions.FirstOrDefault(f => f.Function == function)?.Owner;
+}

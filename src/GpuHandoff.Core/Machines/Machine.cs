@@ -1,0 +1,50 @@
+using System.Collections.Immutable;
+
+namespace GpuHandoff.Machines;
+
+/// <summary>Everything that a decision needs, read once. A value: nothing in here looks at the machine again.</summary>
+public sealed record Machine(string BootId, string Release)
+{
+    /// <summary>Every display card, by address.</summary>
+    public ImmutableArray<Gpu> Gpus { get; init; } = [];
+
+    /// <summary>The modules that a hand-over may meet; one that is not in here is absent.</summary>
+    public ImmutableArray<KernelModule> Modules { get; init; } = [];
+
+    /// <summary>Drivers that the PCI bus knows now, whether from a module or built in.</summary>
+    public ImmutableArray<string> Drivers { get; init; } = [];
+
+    /// <summary>Modules that are not loaded and that modprobe would find.</summary>
+    public ImmutableArray<string> Loadable { get; init; } = [];
+
+    public DriverVersion? Nvidia { get; init; }
+
+    public bool IommuIsOn { get; init; }
+
+    /// <summary>The IDs that vfio-pci was given at load or on the kernel's command line. The kernel lists no later ones.</summary>
+    public ImmutableArray<string> VfioIds { get; init; } = [];
+
+    public ImmutableArray<FrameBuffer> FrameBuffers { get; init; } = [];
+
+    public ImmutableArray<DrmCard> DrmCards { get; init; } = [];
+
+    public ImmutableArray<VtConsole> Consoles { get; init; } = [];
+
+    /// <summary>NVIDIA's nodes below /dev. The kernel neither makes nor removes them.</summary>
+    public ImmutableArray<NamedNode> Nodes { get; init; } = [];
+
+    /// <summary>Processes with a GPU's node open. Only looked for where a module's count says that there are any.</summary>
+    public ImmutableArray<GpuUser> Users { get; init; } = [];
+
+    /// <summary>Homes from this boot.</summary>
+    public ImmutableArray<Home> Homes { get; init; } = [];
+
+    public KernelModule Module(string name) =>
+        Modules.FirstOrDefault(m => m.Name == name) ?? new(name, ModuleState.Absent, null, []);
+
+    public IEnumerable<Gpu> NvidiaGpus() => Gpus.Where(g => g.IsNvidia());
+
+    public Home? HomeOf(Gpu gpu) => Homes.FirstOrDefault(h => h.Gpu == gpu.Address);
+
+    public IEnumerable<PciFunction> Functions() => Gpus.SelectMany(g => g.Functions.Concat(g.Neighbours)).DistinctBy(f => f.Address);
+}

@@ -1,0 +1,34 @@
+using System.Collections.Immutable;
+
+namespace GpuHandoff.Machines;
+
+/// <summary>One function of a slot as the kernel shows it in sysfs.</summary>
+public sealed record PciFunction(PciAddress Address, PciId Id, PciClass Class, Owner Owner)
+{
+    public string? Name { get; init; }
+
+    /// <summary>Null: none, so the function cannot be given to a VM.</summary>
+    public int? Group { get; init; }
+
+    /// <summary>What the kernel offers, in its order. A name in it is not yet a promise (pci.c:pci_reset_fn_methods).</summary>
+    public ImmutableArray<string> ResetMethods { get; init; } = [];
+
+    /// <summary>D0, D1, D2, D3hot, D3cold, unknown or error; null where the kernel does not tell.</summary>
+    public string? PowerState { get; init; }
+
+    public ImmutableArray<Bar> Bars { get; init; } = [];
+
+    /// <summary>Whether firmware booted on it; null where the kernel does not tell.</summary>
+    public bool? BootVga { get; init; }
+
+    /// <summary>Interrupt vectors that its driver has taken: nvidia takes them at first open and frees them at last close.</summary>
+    /// <remarks>nvidia/nv.c:nv_start_device, nv_stop_device.</remarks>
+    public int Interrupts { get; init; }
+
+    /// <summary>The DRM, ALSA and vfio nodes that belong to this function alone.</summary>
+    public ImmutableArray<NamedNode> Nodes { get; init; } = [];
+
+    public bool IsOnVfio() => Owner.Driver == Owner.Vfio;
+
+    public override string ToString() => $"{Address} ({Name ?? $"{Id} {Class.Say()}"})";
+}

@@ -1,0 +1,171 @@
+using System.Collections.Immutable;
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+using GpuHandoff.Steps;
+
+namespace GpuHandoff.Runs;
+
+/// <summary>
+/// Carries a plan out: look, write down, act, believe only what reads back. A step that fails undoes all; a call that
+/// does not return undoes nothing, because the kernel holds that device's lock and the undo would hang behind it.
+/// </summary>
+public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits)
+{
+    readonly Stack<(int Index, Step Step)> _begun = new();
+
+    public Outcome Run(Plan plan, CancellationToken stop)
+    {
+        var before = plan.Keep is [] ? [] : ledger.Homes();
+        foreach (var home in plan.Keep)
+            ledger.Keep(home);
+        if (plan.IsEmpty())
+        {
+            Forget(plan);
+            return new Outcome.Done(0);
+        }
+
+        using var journal = ledger.Open(plan);
+        var outcome = Forward(plan, journal, stop);
+        switch (outcome)
+        {
+            case Outcome.Done:
+                Forget(plan);
+                break;
+            case Outcome.RolledBack:
+                // As before means in the ledger, too.
+                foreach (var home in plan.Keep)
+                    PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu));
+                break;
+        }
+        journal.Closes(outcome);
+        return outcome;
+    }
+
+    void PutBack(PciAddress gpu, Home? before)
+    {
+        if (before is null)
+            ledger.Forget(gpu);
+        else
+            ledger.Keep(before);
+    }
+
+    void Forget(Plan plan)
+    {
+        foreach (var gpu in plan.Forget)
+            ledger.Forget(gpu);
+    }
+
+    Outcome Forward(Plan plan, IJournal journal, CancellationToken stop)
+    {
+        var began = kernel.Uptime;
+        var (index, changes) = (0, 0);
+        foreach (var phase in plan.Phases)
+        {
+            var phaseBegan = kernel.Uptime;
+            witness.PhaseBegins(phase);
+            foreach (var step in phase.Steps)
+            {
+                if (stop.IsCancellationRequested)
+                    return Back("interrupted", null, journal);
+                var left = limits.Total - (kernel.Uptime - began);
+                if (left <= TimeSpan.Zero)
+                    return Back($"not done within {limits.Total.TotalSeconds:0.#} s", null, journal);
+
+                witness.StepBegins(step);
+                var stepBegan = kernel.Uptime;
+                try
+                {
+                    switch (step.Look(kernel))
+                    {
+                        case Position.There:
+                            witness.StepEnds(step, null);
+                            break;
+                        case Position.Elsewhere:
+                            return Back(step, "the machine has changed since the plan was made", journal);
+                        default:
+                            journal.Begins(index);
+                            _begun.Push((index, step));
+                            Reach(step, limits.Within(left));
+                            journal.Ends(index);
+                            changes++;
+                            witness.StepEnds(step, kernel.Uptime - stepBegan);
+                            break;
+                    }
+                }
+                catch (Exception refused) when (refused is KernelRefused or LedgerRefused)
+                {
+                    return Back(step, refused.Message, journal);
+                }
+                catch (KernelSilent silent)
+                {
+                    witness.StepFails(step, silent.Message);
+                    return Silence(new(step, silent.Message));
+                }
+                index++;
+            }
+            witness.PhaseEnds(phase, kernel.Uptime - phaseBegan);
+        }
+        return new Outcome.Done(changes);
+    }
+
+    void Reach(Step step, Limits within)
+    {
+        step.Run(kernel, within);
+        if (step.Look(kernel) != Position.There)
+            throw new KernelRefused(step.Say(), 0, "the kernel reported success, but it reads back otherwise");
+    }
+
+    Outcome Back(Step step, string reason, IJournal journal)
+    {
+        witness.StepFails(step, reason);
+        return Back($"{step.Say()}: failed", new(step, reason), journal);
+    }
+
+    /// <summary>Undoes what was begun, newest first, and goes on past an undo that fails.</summary>
+    Outcome Back(string what, Failure? cause, IJournal journal)
+    {
+        var failures = ImmutableArray.CreateBuilder<Failure>();
+        if (cause is not null)
+            failures.Add(cause);
+        var left = ImmutableArray.CreateBuilder<Step>();
+        while (_begun.TryPop(out var begun))
+        {
+            if (begun.Step.Undo() is not { } undo)
+                continue;
+            witness.Undoes(undo);
+            try
+            {
+                if (undo.Look(kernel) != Position.There)
+                    Reach(undo, limits);
+                journal.Undone(begun.Index);
+            }
+            catch (LedgerRefused refused)
+            {
+                // Undone it is; that nobody wrote it down is told with the rest.
+                failures.Add(new(undo, refused.Message));
+            }
+            catch (KernelRefused refused)
+            {
+                witness.StepFails(undo, refused.Message);
+                failures.Add(new(undo, refused.Message));
+                left.Add(begun.Step);
+            }
+            catch (KernelSilent silent)
+            {
+                witness.StepFails(undo, silent.Message);
+                failures.Add(new(undo, silent.Message));
+                left.Add(begun.Step);
+                left.AddRange(_begun.Select(b => b.Step).Where(s => s.Undo() is not null));
+                return new Outcome.Stuck(what, Silent: true, failures.ToImmutable(), left.ToImmutable());
+            }
+        }
+        return left.Count == 0
+            ? new Outcome.RolledBack(what, cause)
+            : new Outcome.Stuck(what, Silent: false, failures.ToImmutable(), left.ToImmutable());
+    }
+
+    Outcome.Stuck Silence(Failure failure) =>
+        new($"{failure.Step.Say()}: no answer from the kernel", Silent: true, [failure], [.. _begun.Select(b => b.Step).Where(s => s.Undo() is not null)]);
+}

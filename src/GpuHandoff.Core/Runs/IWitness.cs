@@ -1,0 +1,21 @@
+using GpuHandoff.Plans;
+using GpuHandoff.Steps;
+
+namespace GpuHandoff.Runs;
+
+/// <summary>Whoever watches a run: a terminal, a task log, a test. It may not disturb.</summary>
+public interface IWitness
+{
+    void PhaseBegins(Phase phase);
+
+    void StepBegins(Step step);
+
+    /// <summary>A step is at its end. <paramref name="took"/> is null where there was nothing to do.</summary>
+    void StepEnds(Step step, TimeSpan? took);
+
+    void StepFails(Step step, string reason);
+
+    void PhaseEnds(Phase phase, TimeSpan took);
+
+    void Undoes(Step step);
+}

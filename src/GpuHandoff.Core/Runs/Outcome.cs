@@ -1,0 +1,22 @@
+using System.Collections.Immutable;
+using GpuHandoff.Steps;
+
+namespace GpuHandoff.Runs;
+
+/// <summary>A step that failed, and the evidence.</summary>
+public sealed record Failure(Step Step, string Reason);
+
+/// <summary>How a run ended. There are no two outcomes at once.</summary>
+public abstract record Outcome
+{
+    /// <summary>Everything is as wanted; <paramref name="Changes"/> steps had something to do.</summary>
+    public sealed record Done(int Changes) : Outcome;
+
+    /// <summary>A step failed or the run was interrupted, and everything is as it was before.</summary>
+    public sealed record RolledBack(string What, Failure? Cause) : Outcome;
+
+    /// <summary>A person is needed: a call that does not return, or an undo that failed.</summary>
+    /// <param name="Silent">Whether the kernel still has a call of ours.</param>
+    /// <param name="NotUndone">What stayed changed, newest first.</param>
+    public sealed record Stuck(string What, bool Silent, ImmutableArray<Failure> Failures, ImmutableArray<Step> NotUndone) : Outcome;
+}

@@ -1,0 +1,51 @@
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Steps;
+
+/// <summary>The sysfs protocol for one function's driver, in the small parts that the steps are made of.</summary>
+static class Binding
+{
+    /// <summary>The function's owner now. A function that has left the bus is nobody's to bind.</summary>
+    public static Owner Of(PciAddress function, IKernel kernel) =>
+        Surveyor.OwnerOf(function, kernel)
+        ?? throw new KernelRefused($"look at {function}", Errno.NoDevice, "it has left the PCI bus");
+
+    /// <summary>Lets no driver but this one take the function (null: any).</summary>
+    public static void Aim(PciAddress function, string? only, IKernel kernel, Limits limits)
+    {
+        if (Surveyor.OverrideOf(function, kernel) == only)
+            return;
+        // sysfs drops an empty write (fs/kernfs/file.c), so "no override" is a bare newline.
+        kernel.Write(Sys.Function(function) / "driver_override", $"{only}\n", limits.Write);
+        if (Surveyor.OverrideOf(function, kernel) is var now && now != only)
+        {
+            throw new KernelRefused(
+                $"aim {function} at {only ?? "any driver"}", 0, $"the override still reads {now ?? "(null)"} after the write");
+        }
+    }
+
+    /// <summary>Takes the function from whatever driver has it, other than <paramref name="wanted"/>.</summary>
+    public static void Release(PciAddress function, string? wanted, IKernel kernel, Limits limits)
+    {
+        if (Surveyor.DriverOf(function, kernel) is { } driver && driver != wanted)
+            kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
+    }
+
+    /// <summary>
+    /// Binds by the driver's own <c>bind</c> file, which tells a failure; <c>drivers_probe</c> reports success where
+    /// nothing was bound (drivers/base/bus.c:drivers_probe_store). Even so only the link is believed.
+    /// </summary>
+    public static void Bind(PciAddress function, string driver, IKernel kernel, Limits limits)
+    {
+        if (Surveyor.DriverOf(function, kernel) is null)
+            kernel.Write(Sys.Driver(driver) / "bind", function.ToString(), limits.Write);
+        if (Surveyor.DriverOf(function, kernel) is var now && now != driver)
+        {
+            throw new KernelRefused(
+                $"bind {function} to {driver}", 0, $"the kernel reported success, but the function has {now ?? "no driver"}");
+        }
+    }
+}

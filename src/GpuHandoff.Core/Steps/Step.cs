@@ -1,0 +1,31 @@
+using System.Text.Json.Serialization;
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+
+namespace GpuHandoff.Steps;
+
+/// <summary>
+/// One change with both ends stated. It is convergent: it reaches its end from its beginning and from anywhere in
+/// between, so its undo is the same change with the ends swapped, whatever had been done of it.
+/// </summary>
+[JsonPolymorphic(TypeDiscriminatorPropertyName = "step")]
+[JsonDerivedType(typeof(Rebind), "rebind")]
+[JsonDerivedType(typeof(LetKernelPick), "let-kernel-pick")]
+[JsonDerivedType(typeof(LoadModule), "load-module")]
+[JsonDerivedType(typeof(UnloadModule), "unload-module")]
+[JsonDerivedType(typeof(LoadDriver), "load-driver")]
+[JsonDerivedType(typeof(UnloadDriver), "unload-driver")]
+[JsonDerivedType(typeof(RemoveNodes), "remove-nodes")]
+[JsonDerivedType(typeof(MakeNodes), "make-nodes")]
+public abstract record Step
+{
+    /// <summary>What it does, in one sentence without a full stop.</summary>
+    public abstract string Say();
+
+    /// <summary>The way back, null where the change may stay.</summary>
+    public abstract Step? Undo();
+
+    public abstract Position Look(IKernel kernel);
+
+    public abstract void Run(IKernel kernel, Limits limits);
+}

@@ -71,7 +71,11 @@ public static class Hosts
         new HostBuilder().With(RootPort(1),
             new PciHardware(new(0, 1, 0, 0), 0x1002, 0x744c, 0x030000)
             {
-                Behind = new(0, 0, 1, 0), IommuGroup = 11, BootVga = true, ResetMethods = ["bus"], Resources = Bars(1),
+                Behind = new(0, 0, 1, 0),
+                IommuGroup = 11,
+                BootVga = true,
+                ResetMethods = ["bus"],
+                Resources = Bars(1),
             },
             new PciHardware(new(0, 1, 0, 1), 0x1002, 0xab30, 0x040300) { Behind = new(0, 0, 1, 0), IommuGroup = 11 })
             .Loading("amdgpu", "snd_hda_intel").Boot();
@@ -140,7 +144,12 @@ public static class Hosts
     public static PciHardware IntelGraphics() =>
         new(new(0, 0, 2, 0), 0x8086, 0xa780, 0x030000)
         {
-            IommuGroup = 0, BootVga = true, SubsystemVendor = 0x8086, SubsystemDevice = 0x2212, Revision = 4, Resources = Bars(0x20),
+            IommuGroup = 0,
+            BootVga = true,
+            SubsystemVendor = 0x8086,
+            SubsystemDevice = 0x2212,
+            Revision = 4,
+            Resources = Bars(0x20),
         };
 
     static HostBuilder Nvidia(DriverOption? driver, IReadOnlyList<PciHardware> cards) =>

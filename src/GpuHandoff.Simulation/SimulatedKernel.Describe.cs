@@ -29,7 +29,7 @@ public sealed partial class SimulatedKernel
         foreach (var module in Modules.Loaded.Where(module => !left.Contains(module.File.Module)).OrderBy(module => module.File.Module, StringComparer.Ordinal))
         {
             var references = module.Files + Modules.DependantsOf(module).Count(other => !left.Contains(other.File.Module));
-            var parameters = string.Concat(module.Parameters.Order().Select(parameter => $" {parameter.Key}={parameter.Value}"));
+            var parameters = string.Concat(module.Parameters.OrderBy(parameter => parameter.Key, StringComparer.Ordinal).Select(parameter => $" {parameter.Key}={parameter.Value}"));
             text.Append(CultureInfo.InvariantCulture, $"module {module.File.Module} {module.State} refcnt={references}{parameters}\n");
         }
         foreach (var driver in Bus.Drivers.Where(driver => driver.DynamicIds.Count > 0))

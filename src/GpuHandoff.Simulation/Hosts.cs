@@ -1,0 +1,184 @@
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Simulation;
+
+/// <summary>Ready-made machines. Where nothing else is said the host has no screen and vfio-pci is not loaded yet.</summary>
+public static class Hosts
+{
+    static readonly string[] NvidiaStack = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
+
+    /// <summary>Every machine, for sweeps.</summary>
+    public static IReadOnlyList<(string Name, Func<SimulatedKernel> Boot)> All { get; } =
+    [
+        ("single-gpu", () => SingleGpu()),
+        ("single-gpu-modeset", () => SingleGpu(new(Modeset: true))),
+        ("single-gpu-580", () => SingleGpu(new("580.126.20"))),
+        ("single-gpu-580-modeset", () => SingleGpu(new("580.126.20", Modeset: true))),
+        ("single-gpu-595", () => SingleGpu(new("595.45.04"))),
+        ("debian-names", () => SingleGpu(new(DebianNames: true))),
+        ("two-identical-gpus", () => TwoIdenticalGpus()),
+        ("two-identical-gpus-580", () => TwoIdenticalGpus(new("580.126.20"))),
+        ("four-functions", () => FourFunctions()),
+        ("with-stranger", () => WithStranger()),
+        ("with-igpu", () => WithIgpu()),
+        ("amd-gpu", AmdGpu),
+        ("nouveau-first", () => NouveauFirst()),
+        ("no-nvidia-module", NoNvidiaModule),
+        ("no-vfio-pci", () => NoVfioPci()),
+        ("no-iommu", () => NoIommu()),
+        ("datacenter-gpu", () => DatacenterGpu()),
+        ("already-on-vfio", () => AlreadyOnVfio()),
+        ("firmware-console", () => FirmwareConsole()),
+        ("nvidia-console", () => NvidiaConsole()),
+        ("vfio-built-in", () => VfioBuiltIn()),
+    ];
+
+    /// <summary>An RTX 4090 with its audio function, alone in their group, behind a root port; all NVIDIA modules loaded.</summary>
+    public static SimulatedKernel SingleGpu(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).Boot();
+
+    /// <summary>Twins, each with its root port and group.</summary>
+    public static SimulatedKernel TwoIdenticalGpus(DriverOption? driver = null) =>
+        Nvidia(driver, [.. Card(1, bootVga: true), .. Card(2)]).Boot();
+
+    /// <summary>A Turing card: graphics, audio, USB and UCSI.</summary>
+    public static SimulatedKernel FourFunctions(DriverOption? driver = null) => Nvidia(driver,
+        [
+            .. Card(1, bootVga: true, device: 0x1f02, audio: 0x10f9, model: "NVIDIA GeForce RTX 2070"),
+            Function(1, 2, 0x1ada, 0x0c0330),
+            Function(1, 3, 0x1adb, 0x0c8000),
+        ])
+        .Loading("xhci_pci", "i2c_nvidia_gpu").Boot();
+
+    /// <summary>An NVMe disk in the GPU's group, which the host lives on.</summary>
+    public static SimulatedKernel WithStranger(DriverOption? driver = null) => Nvidia(driver,
+        [
+            .. Card(1, bootVga: true),
+            RootPort(5),
+            new(new(0, 5, 0, 0), 0x144d, 0xa80a, 0x010802)
+            {
+                Behind = new(0, 0, 5, 0), IommuGroup = 11, SubsystemVendor = 0x144d, SubsystemDevice = 0xa801, ResetMethods = ["flr", "bus"],
+            },
+        ])
+        .Loading("nvme").Boot();
+
+    /// <summary>The console is on the processor's own graphics; the NVIDIA card has none.</summary>
+    public static SimulatedKernel WithIgpu(DriverOption? driver = null) =>
+        new HostBuilder().With(IntelGraphics()).With(Card(1)).WithNvidiaDriver(driver ?? new())
+            .Configured(driver).Loading("i915", "snd_hda_intel").Loading(NvidiaStack).Boot();
+
+    /// <summary>An AMD card with amdgpu and its audio function, and the console on it.</summary>
+    public static SimulatedKernel AmdGpu() =>
+        new HostBuilder().With(RootPort(1),
+            new PciHardware(new(0, 1, 0, 0), 0x1002, 0x744c, 0x030000)
+            {
+                Behind = new(0, 0, 1, 0),
+                IommuGroup = 11,
+                BootVga = true,
+                ResetMethods = ["bus"],
+                Resources = Bars(1),
+            },
+            new PciHardware(new(0, 1, 0, 1), 0x1002, 0xab30, 0x040300) { Behind = new(0, 0, 1, 0), IommuGroup = 11 })
+            .Loading("amdgpu", "snd_hda_intel").Boot();
+
+    /// <summary>nouveau has the card, and NVIDIA's modules lie there unloaded.</summary>
+    public static SimulatedKernel NouveauFirst(DriverOption? driver = null) =>
+        new HostBuilder().With(Card(1, bootVga: true)).WithNvidiaDriver(driver ?? new())
+            .Configured(driver).Loading("nouveau", "snd_hda_intel").Boot();
+
+    /// <summary>A host that only ever lent its GPU: no NVIDIA driver, no nouveau.</summary>
+    public static SimulatedKernel NoNvidiaModule() =>
+        new HostBuilder().With(Card(1, bootVga: true)).WithoutModuleFile("nouveau").Loading("snd_hda_intel").Boot();
+
+    public static SimulatedKernel NoVfioPci(DriverOption? driver = null) =>
+        Nvidia(driver, Card(1, bootVga: true)).WithoutModuleFile("vfio_pci").Boot();
+
+    /// <summary>The IOMMU is off: no groups, and vfio-pci's probe fails.</summary>
+    public static SimulatedKernel NoIommu(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).WithoutIommu().Boot();
+
+    /// <summary>A 3D controller without audio or VGA (class 0302).</summary>
+    public static SimulatedKernel DatacenterGpu(DriverOption? driver = null) => Nvidia(driver,
+        [
+            RootPort(1),
+            Function(1, 0, 0x2330, 0x030200) with
+            {
+                SubsystemVendor = 0x10de, SubsystemDevice = 0x16c1, ResetMethods = ["flr"], Resources = Bars(1), Model = "NVIDIA H100 80GB HBM3",
+            },
+        ]).Boot();
+
+    /// <summary>The GPU went to vfio-pci at boot (overrides set in the initramfs); NVIDIA's modules were never loaded.</summary>
+    public static SimulatedKernel AlreadyOnVfio(DriverOption? driver = null) =>
+        new HostBuilder().With(Card(1, bootVga: true)).WithNvidiaDriver(driver ?? new()).Configured(driver)
+            .WithOverride("0000:01:00.0", "vfio-pci").WithOverride("0000:01:00.1", "vfio-pci")
+            .Loading("vfio_pci", "vfio_iommu_type1", "snd_hda_intel").Boot();
+
+    /// <summary>The console is the firmware's framebuffer on the only GPU: vfio-pci destroys it until the next boot.</summary>
+    public static SimulatedKernel FirmwareConsole(DriverOption? driver = null) =>
+        Nvidia(driver, Card(1, bootVga: true)).WithFirmwareConsole("0000:01:00.0").Boot();
+
+    /// <summary>The console is nvidia-drm's (modeset=1 fbdev=1), which comes back when it is loaded again.</summary>
+    public static SimulatedKernel NvidiaConsole(DriverOption? driver = null) =>
+        Nvidia((driver ?? new()) with { Modeset = true, Fbdev = true }, Card(1, bootVga: true)).WithFirmwareConsole("0000:01:00.0").Boot();
+
+    /// <summary>vfio-pci is part of the kernel: nothing to load, and nothing to unload.</summary>
+    public static SimulatedKernel VfioBuiltIn(DriverOption? driver = null) =>
+        Nvidia(driver, Card(1, bootVga: true)).WithBuiltIn("vfio", "vfio_pci_core", "vfio_pci", "vfio_iommu_type1").Boot();
+
+    // ---- parts ----
+
+    /// <summary>A root port at 00:0B.0 and an NVIDIA card of two functions on bus B, in group 10 + B.</summary>
+    public static IReadOnlyList<PciHardware> Card(
+        int bus, bool bootVga = false, int device = 0x2684, int audio = 0x22ba, string model = "NVIDIA GeForce RTX 4090") =>
+    [
+        RootPort(bus),
+        Function(bus, 0, device, 0x030000) with { BootVga = bootVga, ResetMethods = ["flr", "bus"], Resources = Bars(bus), Model = model },
+        Function(bus, 1, audio, 0x040300),
+    ];
+
+    /// <summary>One of an NVIDIA card's functions.</summary>
+    public static PciHardware Function(int bus, int function, int device, int @class) =>
+        new(new(0, bus, 0, function), 0x10de, device, @class) { Behind = new PciAddress(0, 0, bus, 0), IommuGroup = 10 + bus };
+
+    public static PciHardware RootPort(int bus) =>
+        new(new(0, 0, bus, 0), 0x8086, 0xa70d, 0x060400) { IommuGroup = bus, SubsystemVendor = 0x8086, SubsystemDevice = 0x7270, Revision = 1 };
+
+    public static PciHardware IntelGraphics() =>
+        new(new(0, 0, 2, 0), 0x8086, 0xa780, 0x030000)
+        {
+            IommuGroup = 0,
+            BootVga = true,
+            SubsystemVendor = 0x8086,
+            SubsystemDevice = 0x2212,
+            Revision = 4,
+            Resources = Bars(0x20),
+        };
+
+    static HostBuilder Nvidia(DriverOption? driver, IReadOnlyList<PciHardware> cards) =>
+        new HostBuilder().With(cards).WithNvidiaDriver(driver ?? new()).Configured(driver)
+            .Loading("snd_hda_intel").Loading(NvidiaStack);
+
+    static HostBuilder Configured(this HostBuilder host, DriverOption? driver)
+    {
+        if (driver?.Modeset is { } modeset)
+            host.WithModprobeOption("nvidia_drm", $"modeset={(modeset ? "Y" : "N")}");
+        if (driver?.Fbdev is { } fbdev)
+            host.WithModprobeOption("nvidia_drm", $"fbdev={(fbdev ? "Y" : "N")}");
+        return host;
+    }
+
+    // drivers/pci/pci-sysfs.c:resource_show: BAR 0 of 16 MiB, BAR 1 of 256 MiB and BAR 3 of 32 MiB, prefetchable.
+    static (ulong Start, ulong End, ulong Flags)[] Bars(int bus)
+    {
+        var high = 0x6000000000UL + ((ulong)bus << 32);
+        var low = 0x80000000UL + ((ulong)bus << 25);
+        return
+        [
+            (low, low + 0xffffff, 0x40200),
+            (high, high + 0xfffffff, 0x14220c),
+            (0, 0, 0),
+            (high + 0x10000000, high + 0x11ffffff, 0x14220c),
+            (0, 0, 0),
+            (0x3000, 0x307f, 0x40101),
+            (low + 0x1000000, low + 0x107ffff, 0x46200),
+        ];
+    }
+}

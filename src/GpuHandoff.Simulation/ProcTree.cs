@@ -1,0 +1,118 @@
+namespace GpuHandoff.Simulation;
+
+/// <summary>/proc, made from the models (kernel/module/procfs.c, kernel-open/nvidia/nv-procfs.c, fs/proc/base.c).</summary>
+sealed class ProcTree(SimulatedKernel kernel)
+{
+    public Folder Root => new(Files);
+
+    IEnumerable<(string, Entry)> Files()
+    {
+        yield return ("cmdline", Text(() => kernel.CommandLine));
+        yield return ("devices", Text(MajorNumbers));
+        yield return ("fb", Text(() => Lines(kernel.Consoles.Framebuffers.Select(fb => $"{fb.Index} {fb.Name}"))));
+        yield return ("iomem", Text(IoMem));
+        yield return ("modules", Text(() => Lines(kernel.Modules.Loaded.Select(ModuleLine))));
+        yield return ("sys", Dir(() => [("kernel", Dir(() =>
+        [
+            ("osrelease", Text(() => kernel.Release)),
+            ("random", Dir(() => [("boot_id", Text(() => kernel.BootId))])),
+        ]))]));
+        if (kernel.Modules.Find("nvidia") is not null)
+            yield return ("driver", Dir(() => [("nvidia", Dir(NvidiaFolder))]));
+        foreach (var process in kernel.Processes.Running)
+            yield return (process.Pid.ToString(), Dir(() => Process(process)));
+    }
+
+    /// <summary>kernel/module/procfs.c:m_show: <c>nvidia 11685888 3 nvidia_uvm,nvidia_modeset, Live 0x0000000000000000 (OE)</c></summary>
+    string ModuleLine(LoadedModule module)
+    {
+        var dependants = string.Concat(kernel.Modules.DependantsOf(module).Select(other => other.File.Module + ","));
+        var (count, users) = kernel.Modules.CannotUnload
+            ? ("-", "-")
+            : (kernel.Modules.RefCount(module).ToString(), dependants.Length > 0 ? dependants : "-");
+        var state = module.State switch
+        {
+            "going" => "Unloading",
+            "coming" => "Loading",
+            _ => "Live",
+        };
+        var taint = module.File.Taint.Length > 0 ? $" ({module.File.Taint})" : "";
+        return $"{module.File.Module} {module.File.Size} {count} {users} {state} 0x0000000000000000{taint}";
+    }
+
+    string MajorNumbers()
+    {
+        List<string> lines = ["Character devices:", "  1 mem", "  4 tty", " 10 misc", " 29 fb", " 89 i2c", "116 alsa"];
+        if (kernel.Modules.Find("nvidia") is not null)
+            lines.AddRange(["195 nvidia", "195 nvidiactl"]);
+        if (kernel.Modules.Find("nvidia_modeset") is not null)
+            lines.Add("195 nvidia-modeset");
+        lines.Add("226 drm");
+        if (kernel.Modules.Find("vfio") is not null)
+            lines.Add("240 vfio");
+        if (kernel.Modules.Find("nvidia_uvm") is not null)
+            lines.Add($"{kernel.UvmMajor,3} nvidia-uvm");
+        lines.AddRange(["", "Block devices:", "259 blkext"]);
+        return Lines(lines);
+    }
+
+    string IoMem()
+    {
+        var lines = new List<string> { "00001000-0009ffff : System RAM" };
+        foreach (var device in kernel.Bus.Devices)
+        {
+            var firmware = kernel.Consoles.Framebuffers.FirstOrDefault(fb => fb.IsFirmware && fb.Device?.Address == device.Address);
+            var owner = device.Driver;
+            foreach (var (index, (start, end, _)) in device.Hardware.Resources.Index())
+            {
+                if (end == 0)
+                    continue;
+                lines.Add($"{start:x8}-{end:x8} : {device.Address}");
+                // drivers/firmware/sysfb_simplefb.c names the range BOOTFB, efifb calls it efifb.
+                if (firmware is not null && index == 1)
+                    lines.Add($"  {start:x8}-{start + 0x7fffff:x8} : {(firmware.Name == "EFI VGA" ? "efifb" : "BOOTFB")}");
+                else if (owner is not null && index == 0)
+                    lines.Add($"  {start:x8}-{end:x8} : {owner}");
+            }
+        }
+        return Lines(lines);
+    }
+
+    IEnumerable<(string, Entry)> NvidiaFolder() =>
+    [
+        ("version", Text(() => $"""
+            NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {kernel.Nvidia.Option.Version}  Release Build  (dvs-builder@U22-I3-AE18-07-3)
+            GCC version:  gcc version 14.2.0 (Debian 14.2.0-19)
+            """)),
+        // nv-procfs.c:nv_procfs_add_gpu: the folder is there exactly while the GPU is bound.
+        ("gpus", Dir(() => kernel.Bus.Devices.Where(device => device.Driver == "nvidia").Select(device =>
+            (device.Address.ToString(), (Entry)Dir(() => [("information", Text(() => Information(device)))]))))),
+    ];
+
+    /// <summary>nv-procfs.c:nv_procfs_read_gpu_info; the UUID is unknown until the first open.</summary>
+    string Information(PciDevice device)
+    {
+        var uuid = device.UsageCount > 0 || device.Persistent
+            ? $"GPU-00000000-0000-0000-0000-{device.Address.Bus:x12}"
+            : Nvidia.DefaultUuid;
+        return $"Model: \t\t {device.Hardware.Model}\nIRQ:   \t\t 130\nGPU UUID: \t {uuid}\nVideo BIOS: \t 95.02.3c.40.f8\n"
+            + $"Bus Type: \t PCIe\nDMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\nBus Location: \t {device.Address}\n"
+            + $"Device Minor: \t {device.Minor}\nGPU Firmware: \t {kernel.Nvidia.Option.Version}\nGPU Excluded:\t No\n";
+    }
+
+    static IEnumerable<(string, Entry)> Process(SimulatedProcess process) =>
+    [
+        ("cgroup", Text(() => $"0::{process.Cgroup}")),
+        ("cmdline", Text(() => process.Name + "\0")),
+        ("comm", Text(() => process.Name)),
+        ("fd", Dir(() => process.Open.Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))))),
+        ("maps", Text(static () => "")),
+        ("stat", Text(() => $"{process.Pid} ({process.Name}) S 1 {process.Pid} {process.Pid} 0 -1")),
+    ];
+
+    static Folder Dir(Func<IEnumerable<(string, Entry)>> children) => new(children);
+
+    static TextFile Text(Func<string?> read) => new(read);
+
+    static string Lines(IEnumerable<string> lines) => string.Join('\n', lines);
+}

@@ -1,0 +1,151 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Simulation;
+
+/// <summary>The rest of the world, for tests: processes, guests and hardware that act on their own.</summary>
+public sealed partial class SimulatedKernel
+{
+    /// <summary>A process; <paramref name="cgroup"/> as /proc/PID/cgroup has it after <c>0::</c>.</summary>
+    public SimulatedProcess StartProcess(string name, string cgroup = "/user.slice/user-1000.slice/session-2.scope") =>
+        Processes.Start(name, cgroup);
+
+    /// <summary>Ends a process; what it held is closed first.</summary>
+    public void EndProcess(SimulatedProcess process)
+    {
+        ArgumentNullException.ThrowIfNull(process);
+        Processes.End(process);
+        Bus.Settle();
+    }
+
+    /// <summary>Opens a node as open(2) does, with all that hangs on it; throws what open(2) would say.</summary>
+    public OpenNode OpenNode(string path, SimulatedProcess process)
+    {
+        var node = Nodes.Find(path) ?? throw new KernelRefused($"open {path}", Errno.NoEntry, Errno.Say(Errno.NoEntry));
+        return OpenNode(node, path, process);
+    }
+
+    /// <summary>Opens a device through another node of the same numbers: a container's own copy under its own path.</summary>
+    public OpenNode OpenNode(DeviceNode node, string shownPath, SimulatedProcess process)
+    {
+        ArgumentNullException.ThrowIfNull(node);
+        ArgumentNullException.ThrowIfNull(process);
+        try
+        {
+            var release = Opening.Of(this, node);
+            return process.Add(shownPath, node, () =>
+            {
+                release();
+                Bus.Settle();
+            });
+        }
+        catch (Refusal refusal)
+        {
+            throw new KernelRefused($"open {shownPath}", refusal.Errno, Say(refusal.Errno));
+        }
+    }
+
+    /// <summary>A CUDA program registers a GPU through its open /dev/nvidia-uvm: a usage count that no node shows.</summary>
+    public void RegisterWithUvm(OpenNode uvm, PciAddress gpu)
+    {
+        ArgumentNullException.ThrowIfNull(uvm);
+        var device = Device(gpu);
+        device.KernelUsers++;
+        uvm.AlsoAtClose(() => device.KernelUsers--);
+    }
+
+    /// <summary>nvidia-smi -pm without the daemon: initialised, MSI on, but no usage count.</summary>
+    public void SetLegacyPersistence(PciAddress gpu, bool on) => Device(gpu).Persistent = on;
+
+    /// <summary>A user in the kernel that no process shows (a dma-buf, p2p), until disposed.</summary>
+    public IDisposable UseInKernel(PciAddress gpu)
+    {
+        var device = Device(gpu);
+        device.KernelUsers++;
+        return new OpenNode(0, "kernel", null, () =>
+        {
+            device.KernelUsers--;
+            Bus.Settle();
+        });
+    }
+
+    /// <summary>Starts a VM with functions that are on vfio-pci; throws where a group is not viable or taken.</summary>
+    public SimulatedVm StartVm(string name, IReadOnlyList<PciAddress> functions) => Guests.Start(name, functions);
+
+    public void StopVm(SimulatedVm vm)
+    {
+        ArgumentNullException.ThrowIfNull(vm);
+        EndProcess(vm.Process);
+    }
+
+    /// <summary>Something that happens while the caller waits.</summary>
+    public void Later(TimeSpan after, Action action) => clock.Later(after, action);
+
+    /// <summary>Probing this function with this driver fails from now on; 0 heals it.</summary>
+    public void FailProbe(string driver, PciAddress function, int errno)
+    {
+        if (errno == 0)
+            ProbeFaults.Remove((driver, function));
+        else
+            ProbeFaults[(driver, function)] = errno;
+    }
+
+    /// <summary>The function falls off the bus: its registers read as ones, no probe works, no rescan finds it.</summary>
+    public void LoseDevice(PciAddress function)
+    {
+        LostHardware.Add(function);
+        Device(function).Lost = true;
+    }
+
+    /// <summary>The vtconsoles' bind files take every write and do nothing.</summary>
+    public void MakeConsolesDeaf() => Consoles.Deaf = true;
+
+    /// <summary>Somebody else's modprobe, rmmod or write: not numbered, not among <see cref="Calls"/>.</summary>
+    public void Elsewhere(Action<IKernel> act)
+    {
+        ArgumentNullException.ThrowIfNull(act);
+        act(new Bystander(this));
+    }
+
+    /// <summary>A function as the kernel knows it now.</summary>
+    public PciDevice Device(PciAddress address) =>
+        Bus.Find(address) ?? throw new InvalidOperationException($"there is no {address} on this machine");
+
+    /// <summary>The function at an address in text: <c>0000:01:00.0</c>.</summary>
+    public PciDevice Device(string address) =>
+        Bus.Find(address) ?? throw new InvalidOperationException($"there is no {address} on this machine");
+
+    /// <summary>The kernel's door without the bookkeeping.</summary>
+    sealed class Bystander(SimulatedKernel kernel) : IKernel
+    {
+        public TimeSpan Uptime => kernel.Uptime;
+        public string? Read(SysPath file) => kernel.Read(file);
+        public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
+        public string? Link(SysPath link) => kernel.Link(link);
+        public bool Exists(SysPath path) => kernel.Exists(path);
+        public DeviceNode? NodeAt(SysPath path) => kernel.NodeAt(path);
+        public bool CanLoad(string module) => kernel.CanLoad(module);
+        public void Pause(TimeSpan time) => kernel.Pause(time);
+        public void Write(SysPath file, string text, TimeSpan budget) => Quietly(() => kernel.Write(file, text, budget));
+        public void UnloadModule(string module, TimeSpan budget) => Quietly(() => kernel.UnloadModule(module, budget));
+        public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
+        public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
+
+        public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>
+            Quietly(() => kernel.LoadModule(module, parameters, budget));
+
+        void Quietly(Action act)
+        {
+            var was = kernel.quiet;
+            kernel.quiet = true;
+            try
+            {
+                act();
+            }
+            finally
+            {
+                kernel.quiet = was;
+            }
+        }
+    }
+}

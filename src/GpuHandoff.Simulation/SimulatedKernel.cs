@@ -1,0 +1,269 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Simulation;
+
+/// <summary>
+/// A machine in memory that reacts as the kernel does: what is read is made from models of the PCI bus, the modules and
+/// the devices, what is written changes them. A write that nobody taught it throws, so that no test passes on a guess.
+/// </summary>
+public sealed partial class SimulatedKernel : IKernel
+{
+    // Small, but not nothing: a loop without a pause must run into its own limit.
+    static readonly TimeSpan CallCost = TimeSpan.FromMilliseconds(2);
+    static readonly TimeSpan NodeBudget = TimeSpan.FromSeconds(5);
+
+    readonly Clock clock = new();
+    readonly List<string> calls = [];
+    readonly Tree tree;
+    TimeSpan deadline;
+    bool quiet;
+    int lastI2c = 2;
+    int nextUvmMajor = 511;
+
+    internal SimulatedKernel(DriverOption driver)
+    {
+        Bus = new(this);
+        Modules = new(this);
+        Drm = new(this);
+        Consoles = new(this);
+        Guests = new(this);
+        Nvidia = new(this, driver);
+        tree = new(new(() =>
+        [
+            ("sys", new SysTree(this).Root),
+            ("proc", new ProcTree(this).Root),
+            ("dev", DevFolder("/dev")),
+        ]));
+    }
+
+    /// <summary>Every call that could have changed the machine, in order: <c>write "1" /sys/…</c>, <c>modprobe nvidia</c>.</summary>
+    public IReadOnlyList<string> Calls => calls;
+
+    /// <summary>What is to go wrong.</summary>
+    public Faults Faults { get; } = new();
+
+    /// <summary>The resets that were done: <c>0000:01:00.0 flr</c>.</summary>
+    public IList<string> ResetLog { get; } = [];
+
+    /// <summary>What no tool may ever do, and somebody did: a reset under a driver, a DRM device freed under open files.</summary>
+    public IList<string> Hazards { get; } = [];
+
+    public IEnumerable<PciDevice> Devices => Bus.Devices;
+
+    public IEnumerable<SimulatedProcess> RunningProcesses => Processes.Running;
+
+    /// <summary>The kernel's release (/proc/sys/kernel/osrelease).</summary>
+    public string Release { get; init; } = "6.12.94+deb13-amd64";
+
+    public string BootId { get; set; } = "6f1f7a3e-91f4-4a51-8f0e-6f1f3a1c2b4d";
+
+    public string CommandLine { get; set; } = "BOOT_IMAGE=/boot/vmlinuz root=/dev/mapper/pve-root ro quiet intel_iommu=on iommu=pt";
+
+    /// <summary>Older kernels take the device lock for driver_override, so the write hangs behind a stuck unbind.</summary>
+    public bool OverrideTakesDeviceLock { get; set; }
+
+    /// <summary>udev loads the driver of a device that appears, by its modalias.</summary>
+    public bool UdevLoadsDrivers { get; set; } = true;
+
+    public TimeSpan Uptime => clock.Now;
+
+    internal PciBus Bus { get; }
+    internal Modules Modules { get; }
+    internal Nvidia Nvidia { get; }
+    internal Drm Drm { get; }
+    internal Consoles Consoles { get; }
+    internal Nodes Nodes { get; } = new();
+    internal Processes Processes { get; } = new();
+    internal Guests Guests { get; }
+    internal Dictionary<(string Driver, PciAddress Device), int> ProbeFaults { get; } = [];
+    internal HashSet<PciAddress> LostHardware { get; } = [];
+    internal int UvmMajor { get; set; }
+
+    /// <summary>The call that is being made, for who holds what.</summary>
+    internal string CallNow { get; set; } = "boot";
+
+    // ---- reading ----
+
+    public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
+
+    public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
+        ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
+        : [];
+
+    public string? Link(SysPath link) => tree.Find(link.Text, follow: false) switch
+    {
+        LinkTo found => found.Target,
+        HeldFile held => held.Target,
+        _ => null,
+    };
+
+    public bool Exists(SysPath path) => tree.Find(path.Text, follow: false) is not null;
+
+    public DeviceNode? NodeAt(SysPath path) => tree.Find(path.Text) switch
+    {
+        NodeFile file => file.Node,
+        HeldFile held => held.Node,
+        _ => null,
+    };
+
+    public bool CanLoad(string module) => Modules.FindFile(module) is not null;
+
+    // ---- changing ----
+
+    public void Write(SysPath file, string text, TimeSpan budget)
+    {
+        var shown = text.Replace("\n", "\\n");
+        Change($"write \"{shown}\" {file}", $"write \"{shown}\" to {file}", budget, StuckBy(file, text), () =>
+        {
+            switch (tree.Find(file.Text))
+            {
+                case TextFile { Write: { } write }:
+                    // C# makes no write(2) of an empty string, and sysfs would drop it (fs/kernfs/file.c).
+                    if (text.Length > 0)
+                        write(text);
+                    break;
+                case null when SysTree.IsKnownWrite(file.Text):
+                    throw new Refusal(Errno.NoEntry);
+                default:
+                    throw new InvalidOperationException($"the simulator was not taught what a write to {file} does");
+            }
+        });
+    }
+
+    public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget)
+    {
+        var call = string.Join(' ', (string[])["modprobe", module, .. parameters]);
+        Change(call, call, budget, null, () => Modules.Load(module, parameters));
+    }
+
+    public void UnloadModule(string module, TimeSpan budget) =>
+        Change($"rmmod {module}", $"rmmod {module}", budget, null, () => Modules.Unload(module));
+
+    public void MakeNode(SysPath path, DeviceNode node) =>
+        Change($"mknod {path}", $"mknod {path}", NodeBudget, null, () =>
+        {
+            if (Nodes.Find(path.Text) is not null)
+                throw new Refusal(Errno.Exists);
+            Nodes.Put(path.Text, node);
+        });
+
+    public void RemoveNode(SysPath path) =>
+        Change($"unlink {path}", $"unlink {path}", NodeBudget, null, () => Nodes.Drop(path.Text));
+
+    public void Pause(TimeSpan time)
+    {
+        clock.Advance(time);
+        Bus.Settle();
+    }
+
+    void Change(string call, string said, TimeSpan budget, PciDevice? stuck, Action act)
+    {
+        var (outerDeadline, outerCall) = (deadline, CallNow);
+        Fault? fault = null;
+        clock.Advance(CallCost);
+        if (!quiet)
+        {
+            calls.Add(call);
+            var number = calls.Count;
+            Faults.Meanwhile(number, call, this);
+            fault = Faults.For(number, call);
+        }
+        var since = Uptime;
+        switch (fault?.Kind)
+        {
+            case null:
+                Act();
+                break;
+            case FaultKind.Ignore:
+                break;
+            case FaultKind.Refuse:
+                throw Injected();
+            case FaultKind.RefuseAfterwards:
+                Act();
+                throw Injected();
+            case FaultKind.Silent:
+                if (stuck is not null)
+                {
+                    stuck.LockHolder = said;
+                    stuck.NeverLets = true;
+                }
+                clock.Advance(budget);
+                throw new KernelSilent(said, budget, since);
+            case FaultKind.SilentThenDone:
+                Act();
+                clock.Advance(budget);
+                throw new KernelSilent(said, budget, since);
+        }
+
+        void Act()
+        {
+            deadline = since + budget;
+            CallNow = said;
+            try
+            {
+                act();
+                Bus.Settle();
+            }
+            catch (Refusal refusal)
+            {
+                throw new KernelRefused(said, refusal.Errno, refusal.Reason ?? Say(refusal.Errno));
+            }
+            catch (NoAnswer)
+            {
+                throw new KernelSilent(said, budget, since);
+            }
+            finally
+            {
+                // Somebody else's call may come in the middle of ours.
+                (deadline, CallNow) = (outerDeadline, outerCall);
+            }
+        }
+
+        // modprobe is a program: it has words, and no errno.
+        KernelRefused Injected() => said.StartsWith("modprobe", StringComparison.Ordinal)
+            ? new(said, 0, $"modprobe: ERROR: could not insert: {Say(fault.Errno)}")
+            : new(said, fault.Errno, Say(fault.Errno));
+    }
+
+    /// <summary>ENXIO is what opening a node without a driver gives; the tool itself never has to tell it apart.</summary>
+    internal static string Say(int errno) => errno == NoSuchDevice ? "ENXIO (No such device or address)" : Errno.Say(errno);
+
+    internal const int NoSuchDevice = 6;
+
+    /// <summary>The device whose lock a write takes and, where it never comes back, keeps.</summary>
+    PciDevice? StuckBy(SysPath file, string text) => SysTree.TakesDeviceLock(file.Text)
+        ? Bus.Find(text.TrimEnd('\n')) ?? Bus.Devices.FirstOrDefault(device => file.Text.Contains($"/{device.Address}/", StringComparison.Ordinal))
+        : null;
+
+    // ---- for the models ----
+
+    internal void WaitUntil(Func<bool> done)
+    {
+        Bus.Settle();
+        if (!clock.AdvanceUntil(deadline, () =>
+        {
+            Bus.Settle();
+            return done();
+        }))
+        {
+            throw new NoAnswer();
+        }
+    }
+
+    internal void TakeLock(PciDevice device) => WaitUntil(() => device.LockHolder is null);
+
+    internal void Hazard(string what) => Hazards.Add(what);
+
+    internal int TakeI2cNumber() => ++lastI2c;
+
+    /// <summary>A dynamic major: another one with each load, so that nodes of yesterday lead nowhere.</summary>
+    internal int TakeUvmMajor()
+    {
+        UvmMajor = nextUvmMajor--;
+        return 0;
+    }
+
+    Folder DevFolder(string folder) => new(() => Nodes.In(folder).Select(child =>
+        (child.Name, child.Node is { } node ? (Entry)new NodeFile(node) : DevFolder($"{folder}/{child.Name}"))));
+}

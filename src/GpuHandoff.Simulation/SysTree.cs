@@ -1,0 +1,300 @@
+using GpuHandoff.Kernel;
+
+namespace GpuHandoff.Simulation;
+
+/// <summary>/sys, made from the models (drivers/pci/pci-sysfs.c, drivers/base/bus.c, kernel/module/sysfs.c).</summary>
+sealed class SysTree(SimulatedKernel kernel)
+{
+    public Folder Root => Dir(() =>
+    [
+        ("bus", Dir(() =>
+        [
+            ("pci", Dir(BusPci)),
+            ("i2c", Dir(() => [("devices", Dir(() => Adapters("../../../")))])),
+            ("platform", Dir(() => [("drivers", Dir(PlatformDrivers))])),
+        ])),
+        ("class", Dir(Classes)),
+        ("devices", Dir(DeviceRoots)),
+        ("kernel", Dir(() => [("iommu_groups", Dir(IommuGroups))])),
+        ("module", Dir(ModuleFolders)),
+    ]);
+
+    /// <summary>A file of the hand-over's protocol: where it is not there, the kernel says ENOENT and nobody is surprised.</summary>
+    public static bool IsKnownWrite(string path) => path.Split('/') switch
+    {
+        ["", "sys", "bus", "pci", "drivers", _, "bind" or "unbind" or "new_id" or "remove_id"] => true,
+        ["", "sys", "bus", "pci", "devices", _, "driver", "unbind" or "bind"] => true,
+        ["", "sys", "bus", "pci", "devices", _, "power", "control"] => true,
+        ["", "sys", "bus", "pci", "devices", _,
+            "driver_override" or "remove" or "rescan" or "reset" or "reset_method" or "d3cold_allowed"] => true,
+        ["", "sys", "class", "pci_bus", _, "rescan"] => true,
+        ["", "sys", "class", "vtconsole", _, "bind"] => true,
+        ["", "sys", "bus", "platform", "drivers", _, "bind" or "unbind"] => true,
+        _ => false,
+    };
+
+    public static bool TakesDeviceLock(string path) =>
+        path[(path.LastIndexOf('/') + 1)..] is "bind" or "unbind" or "drivers_probe" or "remove" or "reset" or "control"
+        && path.StartsWith("/sys/bus/pci/", StringComparison.Ordinal);
+
+    // ---- /sys/bus/pci ----
+
+    IEnumerable<(string, Entry)> BusPci() =>
+    [
+        ("devices", Dir(() => kernel.Bus.Devices.Select(device =>
+            (device.Address.ToString(), (Entry)new LinkTo($"../../../devices/{PathOf(device)}"))))),
+        ("drivers", Dir(() => kernel.Bus.Drivers.Select(driver => (driver.Name, (Entry)Dir(() => DriverFolder(driver)))))),
+        ("drivers_autoprobe", Text(static () => "1")),
+        ("drivers_probe", WriteOnly(kernel.Bus.DriversProbe)),
+        ("rescan", WriteOnly(text => kernel.Bus.Rescan(static _ => true, text))),
+    ];
+
+    IEnumerable<(string, Entry)> DriverFolder(PciDriver driver)
+    {
+        yield return ("bind", WriteOnly(text => kernel.Bus.Bind(driver, text)));
+        yield return ("new_id", WriteOnly(text => kernel.Bus.AddId(driver, text)));
+        yield return ("remove_id", WriteOnly(text => PciBus.RemoveId(driver, text)));
+        yield return ("uevent", new TextFile(static () => null));
+        yield return ("unbind", WriteOnly(text => kernel.Bus.Unbind(driver, text)));
+        if (driver.Module is { } module)
+            yield return ("module", new LinkTo($"../../../../module/{module}"));
+        foreach (var device in kernel.Bus.Devices.Where(device => device.Bound == driver))
+            yield return (device.Address.ToString(), new LinkTo($"../../../../devices/{PathOf(device)}"));
+    }
+
+    // ---- /sys/devices ----
+
+    IEnumerable<(string, Entry)> DeviceRoots()
+    {
+        foreach (var domain in kernel.Bus.Devices.Where(IsOnTop).GroupBy(device => RootOf(device)))
+            yield return (domain.Key, Dir(() => domain.Select(device => (device.Address.ToString(), (Entry)Dir(() => Function(device))))));
+        yield return ("virtual", Dir(() =>
+        [
+            ("vtconsole", Dir(() => ConsoleNames().Select(name => (name, (Entry)Dir(() => Console(name)))))),
+            ("graphics", Dir(() => kernel.Consoles.Framebuffers.Where(fb => fb.Device is null).Select(fb =>
+                ($"fb{fb.Index}", (Entry)Dir(() => Framebuffer(fb)))))),
+        ]));
+        yield return ("platform", Dir(() => kernel.Consoles.Framebuffers.Where(fb => fb is { IsFirmware: true, Device: null }).Select(fb =>
+            (FirmwareDevice(fb), (Entry)Dir(static () => [])))));
+    }
+
+    IEnumerable<(string, Entry)> Function(PciDevice device)
+    {
+        var hardware = device.Hardware;
+        yield return ("class", Text(() => $"0x{hardware.Class:x6}"));
+        yield return ("config", new TextFile(static () => ""));
+        yield return ("d3cold_allowed", Text(() => device.D3ColdAllowed ? "1" : "0", text => device.D3ColdAllowed = ZeroOrOne(text)));
+        yield return ("device", Text(() => Hex(device.Lost ? 0xffff : hardware.Device)));
+        if (device.Driver is { } driver)
+            yield return ("driver", new LinkTo($"{Up(device)}bus/pci/drivers/{driver}"));
+        yield return ("driver_override", Text(() => device.Override ?? "(null)", text => kernel.Bus.SetOverride(device, text)));
+        if (kernel.Drm.Of(device).ToList() is { Count: > 0 } cards)
+            yield return ("drm", Dir(() => cards.SelectMany(card => CardFolders(device, card))));
+        yield return ("enable", Text(() => device.Driver is null ? "0" : "1"));
+        if (kernel.Consoles.Framebuffers.Where(fb => fb.Device?.Address == device.Address).ToList() is { Count: > 0 } screens)
+        {
+            yield return ("graphics", Dir(() => screens.Where(fb => !fb.IsFirmware).Select(fb => ($"fb{fb.Index}", (Entry)Dir(() => Framebuffer(fb))))));
+            foreach (var fb in screens.Where(fb => fb.IsFirmware))
+                yield return (FirmwareDevice(fb), Dir(() => [("graphics", Dir(() => [($"fb{fb.Index}", Dir(() => Framebuffer(fb)))]))]));
+        }
+        if (hardware.IsVga)
+            yield return ("boot_vga", Text(() => hardware.BootVga ? "1" : "0"));
+        if (device.I2cAdapter is { } adapter)
+            yield return ($"i2c-{adapter}", Dir(() => Adapter(device)));
+        if (hardware.IommuGroup is { } group)
+            yield return ("iommu_group", new LinkTo($"{Up(device)}kernel/iommu_groups/{group}"));
+        yield return ("irq", Text(static () => "16"));
+        yield return ("modalias", Text(() => hardware.Modalias));
+        // kernel-open/nvidia/nv.c: MSI is on from the first open to the last close, and in legacy persistence.
+        if (device.Driver == "nvidia" ? device.UsageCount > 0 || device.Persistent : device.Driver is not null && device.VfioUsers > 0)
+            yield return ("msi_irqs", Dir(() => [((130 + hardware.Address.Bus).ToString(), Text(static () => "msi"))]));
+        yield return ("numa_node", Text(() => hardware.NumaNode.ToString()));
+        yield return ("power", Dir(() =>
+        [
+            ("control", Text(() => device.PowerControl, text => SetPowerControl(device, text))),
+            ("runtime_status", Text(() => PowerState(device) == "D3hot" ? "suspended" : "active")),
+        ]));
+        yield return ("power_state", Text(() => PowerState(device)));
+        yield return ("remove", WriteOnly(text => kernel.Bus.RemoveFromBus(device, text)));
+        yield return ("rescan", WriteOnly(text => kernel.Bus.Rescan(
+            slot => kernel.Bus.IsOnBus(slot, hardware.Address.Domain, hardware.Address.Bus), text)));
+        if (hardware.ResetMethods.Count > 0)
+        {
+            yield return ("reset", WriteOnly(text => kernel.Bus.Reset(device, text)));
+            yield return ("reset_method", Text(() => string.Join(' ', device.ResetMethods), text => PciBus.SetResetMethod(device, text)));
+        }
+        yield return ("resource", Text(() => Resources(hardware)));
+        yield return ("revision", Text(() => $"0x{hardware.Revision:x2}"));
+        if (device.SoundCard is { } card0)
+            yield return ("sound", Dir(() => [($"card{card0}", Dir(() => [("device", new LinkTo("../../" + "../" + hardware.Address)), ("id", Text(static () => "NVidia"))]))]));
+        yield return ("subsystem", new LinkTo($"{Up(device)}bus/pci"));
+        yield return ("subsystem_device", Text(() => Hex(hardware.SubsystemDevice)));
+        yield return ("subsystem_vendor", Text(() => Hex(hardware.SubsystemVendor)));
+        yield return ("vendor", Text(() => Hex(device.Lost ? 0xffff : hardware.Vendor)));
+        foreach (var child in kernel.Bus.Devices.Where(child => child.Hardware.Behind == hardware.Address))
+            yield return (child.Address.ToString(), Dir(() => Function(child)));
+    }
+
+    static IEnumerable<(string, Entry)> CardFolders(PciDevice device, DrmCard card) =>
+        ((string[])[card.Name, card.RenderName]).Select(name =>
+            (name, (Entry)Dir(() => [("device", new LinkTo($"../../../{device.Address}"))])));
+
+    static IEnumerable<(string, Entry)> Adapter(PciDevice device) =>
+    [
+        ("name", Text(() => $"NVIDIA i2c adapter 1 at {device.Address.Bus:x}:{device.Address.Device:x2}.{device.Address.Function:x}")),
+        ("device", new LinkTo($"../../{device.Address}")),
+    ];
+
+    void SetPowerControl(PciDevice device, string text)
+    {
+        // drivers/base/power/sysfs.c:control_store takes the device lock.
+        kernel.TakeLock(device);
+        device.PowerControl = text.TrimEnd('\n') is "auto" or "on" ? text.TrimEnd('\n') : throw new Refusal(Errno.Invalid);
+    }
+
+    /// <summary>drivers/vfio/pci: idle is D3hot where runtime PM may; unknown after a driver let go.</summary>
+    string PowerState(PciDevice device) => device switch
+    {
+        { Driver: null, WasBound: true } => "unknown",
+        { Driver: "vfio-pci", VfioUsers: 0, PowerControl: "auto" } when VfioIdles() => "D3hot",
+        _ => "D0",
+    };
+
+    bool VfioIdles() => kernel.Modules.Find("vfio_pci")?.Parameters["disable_idle_d3"] is "N" or "0";
+
+    static string Resources(PciHardware hardware)
+    {
+        var lines = hardware.Resources.Concat(Enumerable.Repeat((Start: 0UL, End: 0UL, Flags: 0UL), 13)).Take(13);
+        return string.Join('\n', lines.Select(line => $"0x{line.Start:x16} 0x{line.End:x16} 0x{line.Flags:x16}"));
+    }
+
+    bool IsOnTop(PciDevice device) => device.Hardware.Behind is not { } up || kernel.Bus.Find(up) is null;
+
+    static string RootOf(PciDevice device) => $"pci{device.Address.Domain:x4}:00";
+
+    string PathOf(PciDevice device) => IsOnTop(device)
+        ? $"{RootOf(device)}/{device.Address}"
+        : $"{PathOf(kernel.Bus.Find(device.Hardware.Behind!.Value)!)}/{device.Address}";
+
+    string Up(PciDevice device) => string.Concat(Enumerable.Repeat("../", PathOf(device).Count(letter => letter == '/') + 2));
+
+    // ---- /sys/class ----
+
+    IEnumerable<(string, Entry)> Classes() =>
+    [
+        ("drm", Dir(() => kernel.Drm.Cards.SelectMany(card => ((string[])[card.Name, card.RenderName]).Select(name =>
+            (name, (Entry)new LinkTo($"../../devices/{PathOf(card.Device)}/drm/{name}")))))),
+        ("graphics", Dir(() => kernel.Consoles.Framebuffers.Select(fb => ($"fb{fb.Index}", (Entry)new LinkTo(FramebufferPath(fb)))))),
+        ("i2c-adapter", Dir(() => Adapters("../../"))),
+        ("i2c-dev", Dir(() => Adapters("../../"))),
+        ("iommu", Dir(() => kernel.Bus.Devices.Any(device => device.Hardware.IommuGroup is not null)
+            ? [("dmar0", Dir(static () => []))] : [])),
+        ("pci_bus", Dir(PciBuses)),
+        ("sound", Dir(() => kernel.Bus.Devices.Where(device => device.SoundCard is not null).Select(device =>
+            ($"card{device.SoundCard}", (Entry)new LinkTo($"../../devices/{PathOf(device)}/sound/card{device.SoundCard}"))))),
+        ("vtconsole", Dir(() => ConsoleNames().Select(name => (name, (Entry)new LinkTo($"../../devices/virtual/vtconsole/{name}"))))),
+    ];
+
+    IEnumerable<(string, Entry)> PciBuses() =>
+        kernel.Bus.Devices.Select(device => (device.Address.Domain, device.Address.Bus)).Distinct().Select(bus =>
+            ($"{bus.Domain:x4}:{bus.Bus:x2}", (Entry)Dir(() =>
+                [("rescan", WriteOnly(text => kernel.Bus.Rescan(slot => kernel.Bus.IsOnBus(slot, bus.Domain, bus.Bus), text)))])));
+
+    IEnumerable<(string, Entry)> Adapters(string up) => kernel.Bus.Devices.Where(device => device.I2cAdapter is not null).Select(device =>
+        ($"i2c-{device.I2cAdapter}", (Entry)new LinkTo($"{up}devices/{PathOf(device)}/i2c-{device.I2cAdapter}")));
+
+    // ---- consoles ----
+
+    IEnumerable<string> ConsoleNames() => kernel.Consoles.HasFbcon ? ["vtcon0", "vtcon1"] : ["vtcon0"];
+
+    IEnumerable<(string, Entry)> Console(string name) =>
+    [
+        ("name", Text(() => name == "vtcon0" ? "(S) dummy device" : "(M) frame buffer device")),
+        ("bind", Text(() => (name == "vtcon1") == kernel.Consoles.FbconBound ? "1" : "0", text => kernel.Consoles.Bind(name, text))),
+    ];
+
+    static IEnumerable<(string, Entry)> Framebuffer(Framebuffer fb) =>
+    [
+        ("name", Text(() => fb.Name)),
+        // Two up from graphics/fbN: the PCI function for DRM, the platform device for the firmware's.
+        ("device", new LinkTo(fb switch
+        {
+            { Device: null } => $"../../../platform/{FirmwareDevice(fb)}",
+            { IsFirmware: true } => $"../../../{FirmwareDevice(fb)}",
+            _ => $"../../../{fb.Device.Address}",
+        })),
+    ];
+
+    string FramebufferPath(Framebuffer fb) => fb switch
+    {
+        { Device: null } => $"../../devices/virtual/graphics/fb{fb.Index}",
+        { IsFirmware: true } => $"../../devices/{PathOf(fb.Device)}/{FirmwareDevice(fb)}/graphics/fb{fb.Index}",
+        _ => $"../../devices/{PathOf(fb.Device)}/graphics/fb{fb.Index}",
+    };
+
+    static string FirmwareDevice(Framebuffer fb) => fb.Name == "EFI VGA" ? "efi-framebuffer.0" : "simple-framebuffer.0";
+
+    /// <summary>drivers/firmware/sysfb.c: the firmware's framebuffer can be unbound by hand, and then never bound again.</summary>
+    IEnumerable<(string, Entry)> PlatformDrivers() =>
+        ((string[])["efi-framebuffer", "simple-framebuffer"]).Select(driver => (driver, (Entry)Dir(() =>
+        [
+            ("bind", WriteOnly(static _ => throw new Refusal(Errno.NoDevice))),
+            ("unbind", WriteOnly(text => kernel.Consoles.Remove(kernel.Consoles.Framebuffers.FirstOrDefault(fb =>
+                fb.IsFirmware && FirmwareDevice(fb) == text.TrimEnd('\n') && text.StartsWith(driver, StringComparison.Ordinal))
+                ?? throw new Refusal(Errno.NoDevice)))),
+        ])));
+
+    // ---- modules and groups ----
+
+    IEnumerable<(string, Entry)> ModuleFolders()
+    {
+        foreach (var file in kernel.Modules.BuiltIn)
+            yield return (file.Module, Dir(() => [("uevent", new TextFile(static () => null))]));
+        foreach (var module in kernel.Modules.Loaded)
+            yield return (module.File.Module, Dir(() => ModuleFolder(module)));
+    }
+
+    IEnumerable<(string, Entry)> ModuleFolder(LoadedModule module)
+    {
+        yield return ("holders", Dir(() => kernel.Modules.DependantsOf(module).Select(other =>
+            (other.File.Module, (Entry)new LinkTo($"../../{other.File.Module}")))));
+        yield return ("initstate", Text(() => module.State));
+        if (module.Parameters.Count > 0)
+        {
+            yield return ("parameters", Dir(() => module.Parameters.Select(parameter =>
+                (parameter.Key, (Entry)Text(() => parameter.Value)))));
+        }
+        if (!kernel.Modules.CannotUnload)
+            yield return ("refcnt", Text(() => (module.State == "going" ? -1 : kernel.Modules.RefCount(module)).ToString()));
+        yield return ("taint", Text(() => module.File.Taint));
+        if (module.File.Version is { } version)
+            yield return ("version", Text(() => version));
+    }
+
+    IEnumerable<(string, Entry)> IommuGroups() =>
+        kernel.Bus.Devices.Where(device => device.Hardware.IommuGroup is not null).GroupBy(device => device.Hardware.IommuGroup).Select(group =>
+            ($"{group.Key}", (Entry)Dir(() =>
+            [
+                ("devices", Dir(() => group.Select(device =>
+                    (device.Address.ToString(), (Entry)new LinkTo($"../../../../devices/{PathOf(device)}"))))),
+                ("reserved_regions", Text(static () => "0x00000000fee00000 0x00000000feefffff msi")),
+                ("type", Text(static () => "identity")),
+            ])));
+
+    // ---- small things ----
+
+    static Folder Dir(Func<IEnumerable<(string, Entry)>> children) => new(children);
+
+    static TextFile Text(Func<string?> read, Action<string>? write = null) => new(read, write);
+
+    static TextFile WriteOnly(Action<string> write) => new(static () => null, write);
+
+    static string Hex(int value) => $"0x{value:x4}";
+
+    static bool ZeroOrOne(string text) => text.TrimEnd('\n') switch
+    {
+        "1" => true,
+        "0" => false,
+        _ => throw new Refusal(Errno.Invalid),
+    };
+}

@@ -8,7 +8,7 @@ public static class NvidiaStack
 {
     /// <summary>The order of unloading. Loading is the other way round.</summary>
     public static ImmutableArray<string> TopDown { get; } =
-        ["nvidia_drm", "nvidia_uvm", "nvidia_peermem", "nvidia_fs", "gdrdrv", "nvidia_modeset", "nvidia"];
+        ["nvidia_uvm", "nvidia_peermem", "nvidia_fs", "gdrdrv", "nvidia_drm", "nvidia_modeset", "nvidia"];
 
     public static bool Has(string module) => TopDown.Contains(module);
 

@@ -1,0 +1,117 @@
+using System.Buffers.Binary;
+using System.Text;
+using GpuHandoff.Kernel;
+using GpuHandoff.Linux.Interop;
+
+namespace GpuHandoff.Linux;
+
+/// <summary>
+/// The process that makes every call that may never return. A write to <c>unbind</c> cannot be cancelled, and a process
+/// with such a thread cannot finish exiting: so the calls are made in a child, and one that falls silent is left behind,
+/// with nothing of ours or our caller's in its hands.
+/// </summary>
+/// <remarks>One request at a time: its length, then its parts, each behind its own length; the answer likewise.</remarks>
+public sealed class Hand : IDisposable
+{
+    /// <summary>The argument that makes our binary a hand.</summary>
+    public const string Argument = "--hand";
+
+    const int LongestMessage = 64 * 1024;
+
+    readonly Spawned _process;
+    bool _lost;
+
+    Hand(Spawned process) => _process = process;
+
+    /// <summary>Starts our own binary as a hand. It comes up while the machine is surveyed.</summary>
+    public static Hand Start(string ourselves) => new(Spawned.Start(ourselves, [Argument], talks: true, complains: false));
+
+    public void Dispose() => _process.Dispose();
+
+    /// <summary>Asks for one call and waits for its end, at most as long as the budget says.</summary>
+    public void Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
+    {
+        if (_lost)
+            throw new KernelSilent("the helper process is still in an earlier call", TimeSpan.Zero, now);
+        Message.Send(_process.ToChild, parts);
+
+        var watched = new Watched { File = _process.FromChild, Wanted = Libc.Readable };
+        var ready = Libc.Poll(ref watched, 1, (int)Math.Clamp(budget.TotalMilliseconds, 0, int.MaxValue));
+        while (ready < 0 && Libc.LastError() == Spawned.Interrupted)
+            ready = Libc.Poll(ref watched, 1, (int)Math.Clamp(budget.TotalMilliseconds, 0, int.MaxValue));
+        if (ready == 0)
+        {
+            _lost = true;
+            throw new KernelSilent(saying, budget, now);
+        }
+        if (Message.Receive(_process.FromChild) is not [var errno, var reason])
+        {
+            _lost = true;
+            throw new KernelRefused(saying, 0, "the helper process has ended before it answered");
+        }
+        if (reason.Length > 0)
+            throw new KernelRefused(saying, int.Parse(errno), reason);
+    }
+
+    /// <summary>What the child does: one call after another until its input ends.</summary>
+    public static int Serve()
+    {
+        // Our caller may be told to stop at any time; a call that is under way must reach its end all the same.
+        _ = Libc.Signal(Libc.Hangup, Libc.Ignore);
+        _ = Libc.Signal(Libc.Interrupt, Libc.Ignore);
+        _ = Libc.Signal(Libc.Terminate, Libc.Ignore);
+        _ = Libc.Signal(Libc.BrokenPipe, Libc.Ignore);
+        while (Message.Receive(0) is { } request)
+        {
+            var (errno, reason) = request switch
+            {
+                ["write", var path, var text] => RiskyCalls.Write(path, text),
+                ["rmmod", var module] => RiskyCalls.UnloadModule(module),
+                ["modprobe", .. var arguments] => RiskyCalls.Modprobe(arguments),
+                _ => (Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\""),
+            };
+            if (!Message.Send(1, [errno.ToString(), reason]))
+                return 0;
+        }
+        return 0;
+    }
+
+    static class Message
+    {
+        public static bool Send(int file, ReadOnlySpan<string> parts)
+        {
+            var text = string.Join('\0', parts.ToArray());
+            var bytes = new byte[4 + Encoding.UTF8.GetByteCount(text)];
+            BinaryPrimitives.WriteInt32LittleEndian(bytes, bytes.Length - 4);
+            Encoding.UTF8.GetBytes(text, bytes.AsSpan(4));
+            // Far below PIPE_BUF in every case but a long complaint of modprobe, and a pipe takes that whole, too.
+            return Libc.Write(file, bytes, bytes.Length) == bytes.Length;
+        }
+
+        public static string[]? Receive(int file)
+        {
+            Span<byte> header = stackalloc byte[4];
+            if (!Fill(file, header))
+                return null;
+            var length = BinaryPrimitives.ReadInt32LittleEndian(header);
+            if (length is < 0 or > LongestMessage)
+                return null;
+            var body = new byte[length];
+            return Fill(file, body) ? Encoding.UTF8.GetString(body).Split('\0') : null;
+        }
+
+        static bool Fill(int file, Span<byte> buffer)
+        {
+            while (buffer.Length > 0)
+            {
+                var got = Libc.Read(file, buffer, buffer.Length);
+                if (got < 0 && Libc.LastError() == Spawned.Interrupted)
+                    continue;
+                if (got <= 0)
+                    return false;
+                buffer = buffer[(int)got..];
+            }
+            return true;
+        }
+    }
+}

@@ -1,0 +1,28 @@
+using System.Runtime.InteropServices;
+
+namespace GpuHandoff.Linux.Interop;
+
+/// <summary>struct statx (linux/stat.h), the fields that we read.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 256)]
+struct Status
+{
+    [FieldOffset(20)] public uint Owner;
+    [FieldOffset(24)] public uint Group;
+    [FieldOffset(28)] public ushort Mode;
+    [FieldOffset(128)] public uint DeviceMajor;
+    [FieldOffset(132)] public uint DeviceMinor;
+
+    public readonly bool IsCharacterDevice => (Mode & 0xF000) == 0x2000;
+    public readonly bool IsFolder => (Mode & 0xF000) == 0x4000;
+    public readonly uint Permissions => Mode & 0xFFFu;
+}
+
+static partial class Libc
+{
+    public const int FromCurrentFolder = -100;
+    public const int NoFollow = 0x100;
+    public const uint BasicStatus = 0x7ff;
+
+    [LibraryImport(Library, EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    public static partial int Statx(int folder, string path, int flags, uint mask, out Status status);
+}

@@ -1,0 +1,146 @@
+using System.Text;
+using GpuHandoff.Kernel;
+using GpuHandoff.Linux.Interop;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Linux;
+
+/// <summary>The live machine. Reads are made here; whatever may block goes through the hand.</summary>
+/// <param name="hand">Null: a machine to look at. Every change is refused.</param>
+public sealed class LinuxKernel(Hand? hand) : IKernel
+{
+    const int LongestLink = 4096;
+
+    public TimeSpan Uptime
+    {
+        get
+        {
+            _ = Libc.ClockGetTime(Libc.SinceBoot, out var time);
+            return new TimeSpan(time.Seconds * TimeSpan.TicksPerSecond + time.Nanoseconds / TimeSpan.NanosecondsPerTick);
+        }
+    }
+
+    public string? Read(SysPath file)
+    {
+        var handle = Libc.Open(file.Text, Libc.ReadOnly | Libc.CloseOnExec | Libc.NonBlocking);
+        if (handle < 0)
+            return Libc.LastError() is var errno && IsAbsent(errno) ? null : throw Refused($"read {file}", errno);
+        try
+        {
+            // Most of sysfs fits at once; /proc/modules and pci.ids do not.
+            var text = new MemoryStream();
+            Span<byte> buffer = stackalloc byte[4096];
+            while (true)
+            {
+                var got = Libc.Read(handle, buffer, buffer.Length);
+                if (got == 0)
+                    break;
+                if (got < 0)
+                {
+                    // Some attributes are there and say no (power_state of a lost device, a folder): as good as absent.
+                    return Libc.LastError() is var errno && errno is Errno.Invalid or Errno.NoDevice or Errno.InputOutput or IsFolder
+                        ? null
+                        : throw Refused($"read {file}", errno);
+                }
+                text.Write(buffer[..(int)got]);
+            }
+            var said = Encoding.UTF8.GetString(text.GetBuffer().AsSpan(0, (int)text.Length));
+            return said.EndsWith('\n') ? said[..^1] : said;
+        }
+        finally
+        {
+            _ = Libc.Close(handle);
+        }
+    }
+
+    public IReadOnlyList<string> List(SysPath folder)
+    {
+        try
+        {
+            var names = Directory.GetFileSystemEntries(folder.Text).Select(path => path[(folder.Text.Length + 1)..]).ToArray();
+            Array.Sort(names, StringComparer.Ordinal);
+            return names;
+        }
+        catch (DirectoryNotFoundException)
+        {
+            return [];
+        }
+        catch (IOException)
+        {
+            // A process ended while we listed it, or the path is a file.
+            return [];
+        }
+        catch (UnauthorizedAccessException)
+        {
+            // Other users' /proc/PID/fd, where we are not root: what we may not see, we do not list.
+            return [];
+        }
+    }
+
+    public string? Link(SysPath link)
+    {
+        Span<byte> buffer = stackalloc byte[LongestLink];
+        var length = Libc.ReadLink(link.Text, buffer, buffer.Length);
+        return length < 0 ? null : Encoding.UTF8.GetString(buffer[..(int)length]);
+    }
+
+    public bool Exists(SysPath path) =>
+        Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.NoFollow, Libc.BasicStatus, out _) == 0;
+
+    public DeviceNode? NodeAt(SysPath path) =>
+        Libc.Statx(Libc.FromCurrentFolder, path.Text, 0, Libc.BasicStatus, out var status) == 0 && status.IsCharacterDevice
+            ? new(status.DeviceMajor, status.DeviceMinor, status.Permissions, status.Owner, status.Group)
+            : null;
+
+    public void Write(SysPath file, string text, TimeSpan budget) =>
+        Ask($"write \"{text.TrimEnd('\n')}\" to {file}", budget, "write", file.Text, text);
+
+    public bool CanLoad(string module)
+    {
+        if (ModprobeProgram.Find() is not { } modprobe)
+            return false;
+        using var process = Spawned.Start(modprobe, ["--dry-run", "--quiet", "--", module], talks: false, complains: false);
+        return process.Wait() == 0;
+    }
+
+    public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>
+        Ask(string.Join(' ', ["modprobe", module, .. parameters]), budget, ["modprobe", "--", module, .. parameters]);
+
+    public void UnloadModule(string module, TimeSpan budget) => Ask($"delete_module {module}", budget, "rmmod", module);
+
+    public void MakeNode(SysPath path, DeviceNode node)
+    {
+        var call = $"mknod {path} c {node.Major} {node.Minor}";
+        Check(call, Libc.MakeNode(path.Text, Libc.CharacterDevice | node.Mode, Libc.DeviceNumber(node.Major, node.Minor)));
+        Check(call, Libc.ChangeOwner(path.Text, node.Owner, node.Group));
+        // After the owner: a change of owner may clear bits, and mknod went through our umask.
+        Check(call, Libc.ChangeMode(path.Text, node.Mode));
+    }
+
+    public void RemoveNode(SysPath path)
+    {
+        if (Libc.Unlink(path.Text) != 0 && Libc.LastError() is var errno && errno != Errno.NoEntry)
+            throw Refused($"unlink {path}", errno);
+    }
+
+    public void Pause(TimeSpan time) => Thread.Sleep(time);
+
+    void Ask(string saying, TimeSpan budget, params ReadOnlySpan<string> parts)
+    {
+        if (hand is null)
+            throw new KernelRefused(saying, Errno.ReadOnly, "this run only looks");
+        hand.Ask(saying, budget, Uptime, parts);
+    }
+
+    const int IsFolder = 21;
+
+    static bool IsAbsent(int errno) => errno is Errno.NoEntry or Errno.NotDirectory or Errno.NoDevice;
+
+    static KernelRefused Refused(string call, int errno) => new(call, errno, Errno.Say(errno));
+
+    static void Check(string call, int result)
+    {
+        if (result != 0)
+            throw Refused(call, Libc.LastError());
+    }
+}

@@ -1,0 +1,108 @@
+using System.Runtime.InteropServices;
+using GpuHandoff.Linux.Interop;
+
+namespace GpuHandoff.Linux;
+
+/// <summary>
+/// A child in a session of its own, with an empty environment, its stdin from /dev/null or our pipe and its stdout to our
+/// pipe: it keeps no file of our caller open, and no signal of our caller's terminal reaches it.
+/// </summary>
+sealed class Spawned : IDisposable
+{
+    // The opaque types of spawn.h are 80 and 336 bytes in glibc; more is harmless.
+    const int OpaqueSize = 512;
+
+    readonly int _pid;
+    bool _reaped;
+
+    Spawned(int pid, int toChild, int fromChild)
+    {
+        _pid = pid;
+        ToChild = toChild;
+        FromChild = fromChild;
+    }
+
+    /// <summary>Our end of its stdin; -1 where it has /dev/null.</summary>
+    public int ToChild { get; private set; }
+
+    /// <summary>Our end of its stdout.</summary>
+    public int FromChild { get; private set; }
+
+    /// <param name="talks">Whether it gets a pipe for its stdin.</param>
+    /// <param name="complains">Whether its stderr goes to the same pipe as its stdout; else to /dev/null.</param>
+    /// <summary>Starts a program by its absolute path, with nothing in its environment.</summary>
+    public static Spawned Start(string program, IReadOnlyList<string> arguments, bool talks, bool complains)
+    {
+        // Whatever our caller left open (a task's pipe, a lock) is not for children. Ours are closed on exec already.
+        _ = Libc.CloseRange(3, uint.MaxValue, Libc.OnExec);
+
+        Span<int> input = [-1, -1];
+        Span<int> output = [-1, -1];
+        if (talks)
+            Check(Libc.Pipe(input, Libc.CloseOnExec), "pipe2");
+        Check(Libc.Pipe(output, Libc.CloseOnExec), "pipe2");
+
+        Span<byte> actions = stackalloc byte[OpaqueSize];
+        Span<byte> attributes = stackalloc byte[OpaqueSize];
+        _ = Libc.InitFileActions(actions);
+        _ = Libc.InitSpawnAttributes(attributes);
+        _ = Libc.SetSpawnFlags(attributes, Libc.NewSession);
+        _ = talks ? Libc.AddDup(actions, input[0], 0) : Libc.AddOpen(actions, 0, "/dev/null", Libc.ReadOnly, 0);
+        _ = Libc.AddDup(actions, output[1], 1);
+        _ = complains ? Libc.AddDup(actions, output[1], 2) : Libc.AddOpen(actions, 2, "/dev/null", Libc.WriteOnly, 0);
+
+        nint[] argv = [.. new[] { program }.Concat(arguments).Select(Marshal.StringToCoTaskMemUTF8), 0];
+        try
+        {
+            var error = Libc.PosixSpawn(out var pid, program, actions, attributes, argv, [0]);
+            if (error != 0)
+                throw new InvalidOperationException($"{program} could not be started: {Kernel.Errno.Say(error)}");
+            return new(pid, input[1], output[0]);
+        }
+        finally
+        {
+            foreach (var text in argv)
+                Marshal.FreeCoTaskMem(text);
+            _ = Libc.DestroyFileActions(actions);
+            _ = Libc.DestroySpawnAttributes(attributes);
+            Close(input[0]);
+            Close(output[1]);
+        }
+    }
+
+    /// <summary>Its exit code once it has closed its output and ended.</summary>
+    public int Wait()
+    {
+        int status;
+        while (Libc.WaitPid(_pid, out status, 0) < 0 && Libc.LastError() == Interrupted)
+        {
+            // A signal came in between: wait on.
+        }
+        _reaped = true;
+        return (status & 0x7f) == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f);
+    }
+
+    /// <summary>Lets it go: at the end of its input it ends by itself. One that hangs in the kernel is left to init.</summary>
+    public void Dispose()
+    {
+        Close(ToChild);
+        Close(FromChild);
+        (ToChild, FromChild) = (-1, -1);
+        if (!_reaped)
+            _ = Libc.WaitPid(_pid, out _, Libc.NoHang);
+    }
+
+    public const int Interrupted = 4;
+
+    static void Close(int file)
+    {
+        if (file >= 0)
+            _ = Libc.Close(file);
+    }
+
+    static void Check(int result, string call)
+    {
+        if (result < 0)
+            throw new InvalidOperationException($"{call}: {Kernel.Errno.Say(Libc.LastError())}");
+    }
+}

@@ -1,0 +1,101 @@
+using System.CommandLine;
+using System.CommandLine.Parsing;
+using GpuHandoff.Goals;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Commands;
+
+/// <summary>The options that several commands share, with one wording each.</summary>
+static class Options
+{
+    public static Option<string?> Gpu() => new("--gpu")
+    {
+        Description = "Which GPU: an address (0000:05:00.0, 05:00), an index among the NVIDIA GPUs, or all",
+        HelpName = "ADDRESS|INDEX|all",
+    };
+
+    public static Option<DirectoryInfo?> Root() => new("--root")
+    {
+        Description = "Look at a recorded machine in this folder instead of the live one",
+        HelpName = "DIR",
+        CustomParser = Folder,
+    };
+
+    public static Option<bool> Json() => new("--json") { Description = "Print data instead of words" };
+
+    public static Option<bool> Verbose() => new("--verbose", "-v") { Description = "Tell everything" };
+
+    public static Option<bool> Quiet() => new("--quiet", "-q") { Description = "Tell only what went wrong" };
+
+    public static Option<bool> DryRun() => new("--dry-run", "-n") { Description = "Print the plan and change nothing" };
+
+    public static Option<bool> Claim() => new("--claim")
+    {
+        Description = "Take to the host's driver even what was on vfio-pci before the hand-over",
+    };
+
+    public static Option<FreeBy> By() => new("--policy")
+    {
+        Description = "How nvidia is made to let go: unload its modules, unbind this card alone, or auto (unload unless another GPU needs them)",
+        HelpName = "unload|unbind|auto",
+        DefaultValueFactory = _ => FreeBy.Auto,
+        CustomParser = By,
+    };
+
+    public static Option<PciAddress[]> Accept() => new("--accept-neighbour")
+    {
+        Description = "A stranger in the GPU's IOMMU group that may go to the VM with it (repeatable)",
+        HelpName = "ADDRESS",
+        DefaultValueFactory = _ => [],
+        CustomParser = Addresses,
+    };
+
+    public static Option<TimeSpan> Timeout() => new("--timeout")
+    {
+        Description = "How long the whole hand-over may take, in seconds",
+        HelpName = "SECONDS",
+        DefaultValueFactory = _ => Limits.Default.Total,
+        CustomParser = Seconds,
+    };
+
+    static FreeBy By(ArgumentResult result) => Word(result) switch
+    {
+        "auto" => FreeBy.Auto,
+        "unload" => FreeBy.Unload,
+        "unbind" => FreeBy.Unbind,
+        var other => Wrong(result, $"--policy takes unload, unbind or auto, not \"{other}\"", FreeBy.Auto),
+    };
+
+    static PciAddress[] Addresses(ArgumentResult result)
+    {
+        var addresses = new List<PciAddress>();
+        foreach (var token in result.Tokens)
+        {
+            if (!PciAddress.TryParse(token.Value, out var address))
+                return Wrong(result, $"\"{token.Value}\" is no address of a function, such as 0000:05:00.0", Array.Empty<PciAddress>());
+            addresses.Add(address);
+        }
+        return [.. addresses];
+    }
+
+    static TimeSpan Seconds(ArgumentResult result) =>
+        double.TryParse(Word(result), out var seconds) && seconds is >= 1 and <= 86400
+            ? TimeSpan.FromSeconds(seconds)
+            : Wrong(result, $"--timeout takes seconds, 1 to 86400, not \"{Word(result)}\"", Limits.Default.Total);
+
+    static DirectoryInfo? Folder(ArgumentResult result)
+    {
+        var folder = new DirectoryInfo(Word(result));
+        return Directory.Exists(Path.Combine(folder.FullName, "sys"))
+            ? folder
+            : Wrong(result, $"\"{folder}\" is no recorded machine: it has no folder sys", (DirectoryInfo?)null);
+    }
+
+    static string Word(ArgumentResult result) => result.Tokens is [var token] ? token.Value : "";
+
+    static T Wrong<T>(ArgumentResult result, string message, T value)
+    {
+        result.AddError(message);
+        return value;
+    }
+}

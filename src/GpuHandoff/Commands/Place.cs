@@ -1,0 +1,16 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Linux;
+using GpuHandoff.Runs;
+using GpuHandoff.Simulation;
+
+namespace GpuHandoff.Commands;
+
+/// <summary>The machine that a command is about: the live one, or a recorded one that can only be looked at.</summary>
+static class Place
+{
+    public static IKernel ToLookAt(DirectoryInfo? root) =>
+        root is null ? new LinuxKernel(hand: null) : new RecordedTree(root.FullName);
+
+    public static ILedger Ledger(DirectoryInfo? root) =>
+        root is null ? new FileLedger(FileLedger.DefaultFolder) : new MemoryLedger();
+}

@@ -1,0 +1,52 @@
+using System.CommandLine;
+using GpuHandoff.Goals;
+
+namespace GpuHandoff.Commands;
+
+/// <summary>What a user said on the command line of a hand-over or its plan.</summary>
+sealed record Wish(string? Gpu, Policy Policy, bool DryRun, bool Json, bool Quiet, bool Verbose, DirectoryInfo? Root);
+
+/// <summary>The switches of a hand-over, and those of them that a look needs.</summary>
+sealed class Switches
+{
+    readonly Option<string?> _gpu = Options.Gpu();
+    readonly Option<FreeBy> _by = Options.By();
+    readonly Option<Machines.PciAddress[]> _accept = Options.Accept();
+    readonly Option<bool> _claim = Options.Claim();
+    readonly Option<bool> _json = Options.Json();
+    readonly Option<bool> _quiet = Options.Quiet();
+    readonly Option<bool> _verbose = Options.Verbose();
+    readonly Option<bool> _dryRun = Options.DryRun();
+    readonly Option<TimeSpan> _timeout = Options.Timeout();
+    readonly Option<DirectoryInfo?> _root = Options.Root();
+
+    public void AddLookingTo(Command command)
+    {
+        foreach (var option in new Option[] { _gpu, _by, _accept, _claim, _json, _root })
+            command.Options.Add(option);
+    }
+
+    public void AddActingTo(Command command)
+    {
+        foreach (var option in new Option[] { _gpu, _by, _accept, _claim, _dryRun, _timeout, _json, _quiet, _verbose })
+            command.Options.Add(option);
+    }
+
+    public Wish Read(ParseResult parsed)
+    {
+        var policy = new Policy
+        {
+            By = parsed.GetValue(_by),
+            Accepted = [.. parsed.GetValue(_accept) ?? []],
+            Claim = parsed.GetValue(_claim),
+            Limits = Limits.Default.Within(parsed.CommandResult.Command.Options.Contains(_timeout)
+                ? parsed.GetValue(_timeout) : Limits.Default.Total),
+        };
+        return new(
+            parsed.GetValue(_gpu), policy, Has(parsed, _dryRun), Has(parsed, _json), Has(parsed, _quiet), Has(parsed, _verbose),
+            parsed.CommandResult.Command.Options.Contains(_root) ? parsed.GetValue(_root) : null);
+    }
+
+    static bool Has(ParseResult parsed, Option<bool> option) =>
+        parsed.CommandResult.Command.Options.Contains(option) && parsed.GetValue(option);
+}

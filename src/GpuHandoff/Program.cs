@@ -1,0 +1,37 @@
+using GpuHandoff.Commands;
+using GpuHandoff.Kernel;
+using GpuHandoff.Linux;
+using GpuHandoff.Runs;
+using GpuHandoff.Screen;
+
+namespace GpuHandoff;
+
+static class Program
+{
+    static int Main(string[] arguments)
+    {
+        // Before anything else: a hand has one job, and is waited for.
+        if (arguments is [Hand.Argument])
+            return Hand.Serve();
+        try
+        {
+            var parsed = Tool.Build().Parse(arguments);
+            if (parsed.Errors is [])
+                return parsed.Invoke(Tool.Invocation);
+            foreach (var error in parsed.Errors)
+                Say.Line(error.Message);
+            Say.Line("hint: gpu-handoff --help");
+            return ExitCode.Usage;
+        }
+        catch (LedgerRefused refused)
+        {
+            Say.Trouble(refused.Message, [], refused.Hint, "nothing was changed by this run");
+            return ExitCode.Refused;
+        }
+        catch (KernelRefused refused)
+        {
+            Say.Trouble($"the machine could not be read: {refused.Message}", [], "look at the kernel log: dmesg | tail", "nothing was changed by this run");
+            return ExitCode.Refused;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+using System.Collections.Immutable;
+using System.Text.Json.Serialization;
+using GpuHandoff.Checks;
+using GpuHandoff.Formats;
+using GpuHandoff.Plans;
+using GpuHandoff.Runs;
+
+namespace GpuHandoff.Screen;
+
+/// <summary>One run as data: <c>--json</c>.</summary>
+/// <param name="Result">planned, done, refused, rolled-back or stuck.</param>
+sealed record Report(string Result, string Summary)
+{
+    public Plan? Plan { get; init; }
+
+    /// <summary>The plan's steps in words, in their order.</summary>
+    public ImmutableArray<string> Steps { get; init; } = [];
+
+    public int Changes { get; init; }
+
+    public ImmutableArray<Finding> Findings { get; init; } = [];
+
+    public ImmutableArray<string> Failures { get; init; } = [];
+
+    public ImmutableArray<string> NotUndone { get; init; } = [];
+
+    public static Report Of(Plan plan) => new("planned", plan.Summary) { Plan = plan, Steps = Words(plan) };
+
+    public static Report Of(Answer.Refused refused) => new("refused", refused.What) { Findings = refused.Findings };
+
+    public static Report Of(Plan plan, Outcome outcome) => outcome switch
+    {
+        Outcome.Done done => new("done", plan.Summary) { Plan = plan, Steps = Words(plan), Changes = done.Changes },
+        Outcome.RolledBack back => new("rolled-back", back.What)
+        {
+            Plan = plan,
+            Steps = Words(plan),
+            Failures = back.Cause is { } cause ? [cause.Reason] : [],
+        },
+        Outcome.Stuck stuck => new("stuck", stuck.What)
+        {
+            Plan = plan,
+            Steps = Words(plan),
+            Failures = [.. stuck.Failures.Select(f => $"{f.Step.Say()}: {f.Reason}")],
+            NotUndone = [.. stuck.NotUndone.Select(s => s.Say())],
+        },
+        _ => throw new ArgumentOutOfRangeException(nameof(outcome)),
+    };
+
+    static ImmutableArray<string> Words(Plan plan) => [.. plan.Steps().Select(s => s.Say())];
+}
+
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
+    UseStringEnumConverter = true,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    Converters = [typeof(AddressConverter)])]
+[JsonSerializable(typeof(Report))]
+sealed partial class ReportJson : JsonSerializerContext;

@@ -50,6 +50,8 @@ sealed class Modules(SimulatedKernel kernel)
     {
         var file = FindFile(name)
             ?? throw new Refusal(0, $"modprobe: FATAL: Module {name} not found in directory /lib/modules/{kernel.Release}");
+        // A module on its way out is waited for (kernel/module/main.c:add_unformed_module).
+        kernel.WaitUntil(() => Find(file.Module) is not { State: "going" });
         if (file.BuiltIn || Find(file.Module) is not null)
             return;
         foreach (var need in file.Needs)
@@ -81,7 +83,8 @@ sealed class Modules(SimulatedKernel kernel)
     public void Unload(string name)
     {
         // delete_module wants the kernel's own name: the file's (Debian's nvidia-current-open) is none.
-        var module = Find(name) ?? throw new Refusal(Errno.NoEntry);
+        // kernel/module/main.c:find_module compares to the letter; it is rmmod that turns dashes into underscores.
+        var module = loaded.Find(module => module.File.Module == name) ?? throw new Refusal(Errno.NoEntry);
         if (DependantsOf(module).Any())
             throw new Refusal(Errno.TryAgain);
         if (module.State != "live" || CannotUnload)

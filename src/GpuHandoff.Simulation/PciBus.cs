@@ -266,6 +266,24 @@ sealed class PciBus(SimulatedKernel kernel)
         kernel.ResetLog.Add($"{device.Address} {works}");
     }
 
+    /// <summary>
+    /// drivers/pci/pci-sysfs.c:reset_subordinate_store: a secondary bus reset of all that is below, under try-locks.
+    /// </summary>
+    public void ResetBelow(PciDevice bridge, string text)
+    {
+        if (!IsOne(text))
+            throw new Refusal(Errno.Invalid);
+        var below = Devices.Where(device => IsBelow(device.Hardware, bridge.Address)).ToList();
+        if (below.Exists(device => device.LockHolder is not null))
+            throw new Refusal(Errno.TryAgain);
+        foreach (var device in below)
+        {
+            if (device.Driver is not (null or "vfio-pci") || device.VfioUsers > 0)
+                kernel.Hazard($"{device.Address} was reset under {device.Driver}");
+            kernel.ResetLog.Add($"{device.Address} subordinate");
+        }
+    }
+
     /// <summary>drivers/pci/pci.c:reset_method_store</summary>
     public static void SetResetMethod(PciDevice device, string text)
     {

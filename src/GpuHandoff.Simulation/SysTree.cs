@@ -26,7 +26,7 @@ sealed class SysTree(SimulatedKernel kernel)
         ["", "sys", "bus", "pci", "devices", _, "driver", "unbind" or "bind"] => true,
         ["", "sys", "bus", "pci", "devices", _, "power", "control"] => true,
         ["", "sys", "bus", "pci", "devices", _,
-            "driver_override" or "remove" or "rescan" or "reset" or "reset_method" or "d3cold_allowed"] => true,
+            "driver_override" or "remove" or "rescan" or "reset" or "reset_method" or "reset_subordinate" or "d3cold_allowed"] => true,
         ["", "sys", "class", "pci_bus", _, "rescan"] => true,
         ["", "sys", "class", "vtconsole", _, "bind"] => true,
         ["", "sys", "bus", "platform", "drivers", _, "bind" or "unbind"] => true,
@@ -123,6 +123,8 @@ sealed class SysTree(SimulatedKernel kernel)
             yield return ("reset", WriteOnly(text => kernel.Bus.Reset(device, text)));
             yield return ("reset_method", Text(() => string.Join(' ', device.ResetMethods), text => PciBus.SetResetMethod(device, text)));
         }
+        if (hardware.IsBridge)
+            yield return ("reset_subordinate", WriteOnly(text => kernel.Bus.ResetBelow(device, text)));
         yield return ("resource", Text(() => Resources(hardware)));
         yield return ("revision", Text(() => $"0x{hardware.Revision:x2}"));
         if (device.SoundCard is { } card0)

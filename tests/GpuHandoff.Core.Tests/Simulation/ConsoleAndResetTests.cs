@@ -75,6 +75,20 @@ public class ConsoleAndResetTests
     }
 
     [Fact]
+    public void The_bridge_resets_all_that_is_below_it_unless_a_lock_is_taken()
+    {
+        var kernel = Hosts.AmdGpu();
+        kernel.Unbind(Gpu);
+        kernel.Unbind(Audio);
+        kernel.Write("/sys/bus/pci/devices/0000:00:01.0/reset_subordinate", "1");
+        kernel.ResetLog.ShouldBe([$"{Gpu} subordinate", $"{Audio} subordinate"]);
+        kernel.Hazards.ShouldBeEmpty();
+        kernel.Faults.Silent(4);
+        Silent(() => kernel.Bind("amdgpu", Gpu));
+        Refused(() => kernel.Write("/sys/bus/pci/devices/0000:00:01.0/reset_subordinate", "1")).ShouldBe(Errno.TryAgain);
+    }
+
+    [Fact]
     public void The_reset_methods_can_be_chosen_among_those_there_are()
     {
         var kernel = Hosts.SingleGpu();

@@ -14,9 +14,9 @@ static class HomeComing
             return kept;
         if (kept is { Driver: not (null or Owner.Vfio) })
             return kept;
-        // Nobody wrote down where it came from, or it had no driver then.
-        if (Profile.HomeDriver(function) is { } known)
-            return new(known);
-        return function.Owner is { Driver: not (null or Owner.Vfio) } now ? now with { Only = null } : null;
+        // Nobody wrote down where it came from. On a driver of the host it is at home, whichever that is.
+        if (function.Owner is { Driver: not (null or Owner.Vfio) } now)
+            return now with { Only = null };
+        return Profile.HomeDriver(function) is { } known ? new(known) : null;
     }
 }

@@ -1,0 +1,76 @@
+using GpuHandoff.Goals;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+using GpuHandoff.Runs;
+using GpuHandoff.Simulation;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Core.Tests;
+
+/// <summary>A simulated host with a ledger, on which a test hands GPUs over as the command line does.</summary>
+sealed class Desk(SimulatedKernel kernel)
+{
+    /// <summary>Modules that may stay loaded after a hand-over.</summary>
+    static readonly string[] _mayStay = ["vfio_pci", "snd_hda_intel"];
+
+    readonly bool _hasFirmwareConsole = kernel.Describe().Contains("EFI VGA");
+
+    public SimulatedKernel Kernel { get; } = kernel;
+
+    public MemoryLedger Ledger { get; } = new();
+
+    public Memo Memo { get; } = new();
+
+    /// <summary>Everything that a hand-over could change, but for modules that may stay.</summary>
+    /// <remarks>
+    /// A firmware's frame buffer is left out: vfio-pci takes it away from a class 0x0300 card and no call brings it back
+    /// (video/aperture.c:aperture_remove_conflicting_pci_devices), which no undo can undo.
+    /// </remarks>
+    public string Picture() => string.Join('\n', Kernel.Describe(_mayStay).Split('\n')
+        .Where(line => !_hasFirmwareConsole || !(line.StartsWith("framebuffer", StringComparison.Ordinal)
+            || line.StartsWith("console", StringComparison.Ordinal) || line.StartsWith("node /dev/fb", StringComparison.Ordinal))));
+
+    public Machine Survey(Target? target = null) => Surveyor.Survey(Kernel, Ledger.Homes(), target);
+
+    public Answer Plan(Target target, string? gpu = null, Policy? policy = null)
+    {
+        var machine = Survey(target);
+        var chosen = Selection.Of(machine, gpu).ShouldBeOfType<Selection.Chosen>();
+        return Planner.Plan(machine, new(target, chosen.Gpus), policy ?? Policy.Default);
+    }
+
+    public Plan Planned(Target target, string? gpu = null, Policy? policy = null) =>
+        Plan(target, gpu, policy).ShouldBeOfType<Answer.Planned>().Plan;
+
+    public Answer.Refused Refused(Target target, string? gpu = null, Policy? policy = null)
+    {
+        var before = (Kernel.Describe(), Kernel.Calls.Count);
+        var refused = Plan(target, gpu, policy).ShouldBeOfType<Answer.Refused>();
+        (Kernel.Describe(), Kernel.Calls.Count).ShouldBe(before);
+        return refused;
+    }
+
+    public Outcome Run(Target target, string? gpu = null, Policy? policy = null, CancellationToken stop = default) =>
+        Run(Planned(target, gpu, policy), policy, stop);
+
+    public Outcome Run(Plan plan, Policy? policy = null, CancellationToken stop = default) =>
+        new Executor(Kernel, Ledger, Memo, (policy ?? Policy.Default).Limits).Run(plan, stop);
+
+    public void Done(Target target, string? gpu = null, Policy? policy = null)
+    {
+        var outcome = Run(target, gpu, policy);
+        outcome.ShouldBeOfType<Outcome.Done>(Memo.ToString());
+    }
+
+    public string? DriverOf(string address)
+    {
+        PciAddress.TryParse(address, out var function).ShouldBeTrue();
+        return Surveyor.DriverOf(function, Kernel);
+    }
+
+    public string? OverrideOf(string address)
+    {
+        PciAddress.TryParse(address, out var function).ShouldBeTrue();
+        return Surveyor.OverrideOf(function, Kernel);
+    }
+}

@@ -1,0 +1,178 @@
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+using GpuHandoff.Plans;
+using GpuHandoff.Runs;
+using GpuHandoff.Simulation;
+
+namespace GpuHandoff.Core.Tests.Everywhere;
+
+/// <summary>Every plan of every host, with every write failing once in every way: the GPU ends where it was or where it should be.</summary>
+public class FaultSweep
+{
+    /// <summary>Each host, target and way whose plan is not refused and not empty.</summary>
+    public static TheoryData<string, Target, FreeBy> Cases()
+    {
+        var cases = new TheoryData<string, Target, FreeBy>();
+        foreach (var (name, _) in Hosts.All)
+        {
+            foreach (var target in new[] { Target.Vfio, Target.Host })
+            {
+                foreach (var way in new[] { FreeBy.Unload, FreeBy.Unbind })
+                {
+                    if (Start(name, target, way) is { } start && start.Plan(target, Gpu(start), Of(way)) is Answer.Planned { Plan: var plan }
+                        && !plan.IsEmpty())
+                    {
+                        cases.Add(name, target, way);
+                    }
+                }
+            }
+        }
+        return cases;
+    }
+
+    [Fact]
+    public void The_sweep_reaches_both_directions_and_both_ways_of_most_hosts()
+    {
+        Cases().Count.ShouldBeGreaterThan(40);
+        foreach (var target in new[] { Target.Vfio, Target.Host })
+        {
+            foreach (var way in new[] { FreeBy.Unload, FreeBy.Unbind })
+                Cases().Count(c => (Target)c[1] == target && (FreeBy)c[2] == way).ShouldBeGreaterThan(6);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_hand_over_without_a_fault_reaches_its_goal(string host, Target target, FreeBy way)
+    {
+        var desk = Started(host, target, way);
+        desk.Done(target, Gpu(desk), Of(way));
+        desk.Planned(target, Gpu(desk), Of(way)).IsEmpty().ShouldBeTrue("a second run must have nothing to do");
+        desk.Kernel.Hazards.ShouldBeEmpty();
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_write_that_is_refused_once_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) =>
+        Sweep(host, target, way, (faults, call) => faults.Refuse(call, Errno.InputOutput));
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_write_that_is_ignored_once_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) =>
+        Sweep(host, target, way, (faults, call) => faults.Ignore(call));
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_write_that_works_and_reports_an_error_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) =>
+        Sweep(host, target, way, (faults, call) => faults.RefuseAfterwards(call, Errno.InputOutput));
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_write_that_never_returns_ends_the_run_with_nothing_written_after_it(string host, Target target, FreeBy way)
+    {
+        for (var call = 1; call <= Length(host, target, way); call++)
+        {
+            var desk = Started(host, target, way);
+            var before = desk.Kernel.Calls.Count;
+            // Nodes are made and removed by plain calls that cannot block: they have no budget to exceed.
+            if (CallAt(host, target, way, call) is var text && (text.StartsWith("mknod", StringComparison.Ordinal) || text.StartsWith("unlink", StringComparison.Ordinal)))
+                continue;
+            desk.Kernel.Faults.Silent(before + call);
+
+            var outcome = desk.Run(target, Gpu(desk), Of(way));
+
+            var stuck = outcome.ShouldBeOfType<Outcome.Stuck>($"call {call}: {text}\n{desk.Memo}");
+            stuck.Silent.ShouldBeTrue();
+            desk.Kernel.Calls.Count.ShouldBe(before + call, $"nothing may be written after a silent call\n{desk.Memo}");
+            ExitCode.Of(outcome).ShouldBe(4);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_run_that_is_interrupted_before_any_step_is_rolled_back(string host, Target target, FreeBy way)
+    {
+        for (var call = 1; call <= Length(host, target, way); call++)
+        {
+            var desk = Started(host, target, way);
+            var (before, homes) = (desk.Picture(), desk.Ledger.Homes().Length);
+            using var stop = new CancellationTokenSource();
+            desk.Kernel.Faults.Before(desk.Kernel.Calls.Count + call, _ => stop.Cancel());
+
+            var outcome = desk.Run(target, Gpu(desk), Of(way), stop.Token);
+
+            if (outcome is Outcome.Done)
+                continue;
+            outcome.ShouldBeOfType<Outcome.RolledBack>(desk.Memo.ToString());
+            desk.Picture().ShouldBe(before, desk.Memo.ToString());
+            desk.Ledger.Homes().Length.ShouldBe(homes);
+        }
+    }
+
+    static void Sweep(string host, Target target, FreeBy way, Action<Faults, int> arm)
+    {
+        var length = Length(host, target, way);
+        length.ShouldBeGreaterThan(0);
+        for (var call = 1; call <= length; call++)
+        {
+            var desk = Started(host, target, way);
+            var (before, homes) = (desk.Picture(), desk.Ledger.Homes().Length);
+            arm(desk.Kernel.Faults, desk.Kernel.Calls.Count + call);
+
+            var outcome = desk.Run(target, Gpu(desk), Of(way));
+
+            var told = $"{host} {target} {way}, call {call}: {CallAt(host, target, way, call)}\n{desk.Memo}";
+            switch (outcome)
+            {
+                case Outcome.Done:
+                    desk.Planned(target, Gpu(desk), Of(way)).IsEmpty().ShouldBeTrue($"done is done\n{told}");
+                    break;
+                case Outcome.RolledBack:
+                    desk.Picture().ShouldBe(before, told);
+                    desk.Ledger.Homes().Length.ShouldBe(homes, told);
+                    break;
+                default:
+                    outcome.ShouldBeOfType<Outcome.RolledBack>(told);
+                    break;
+            }
+        }
+    }
+
+    static int Length(string host, Target target, FreeBy way)
+    {
+        var desk = Started(host, target, way);
+        var before = desk.Kernel.Calls.Count;
+        desk.Done(target, Gpu(desk), Of(way));
+        return desk.Kernel.Calls.Count - before;
+    }
+
+    static string CallAt(string host, Target target, FreeBy way, int call)
+    {
+        var desk = Started(host, target, way);
+        var before = desk.Kernel.Calls.Count;
+        desk.Done(target, Gpu(desk), Of(way));
+        return desk.Kernel.Calls[before + call - 1];
+    }
+
+    static Desk Started(string host, Target target, FreeBy way) => Start(host, target, way).ShouldNotBeNull();
+
+    /// <summary>The host at the beginning of a hand-over: at home, or with the GPU lent; null where it cannot be lent.</summary>
+    static Desk? Start(string host, Target target, FreeBy way)
+    {
+        var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
+        if (target == Target.Vfio)
+            return desk;
+        if (desk.Plan(Target.Vfio, Gpu(desk), Of(way)) is not Answer.Planned { Plan: var plan })
+            return null;
+        return desk.Run(plan) is Outcome.Done ? desk : null;
+    }
+
+    static string? Gpu(Desk desk) => desk.Survey().Gpus switch
+    {
+        // AMD's card, or the first of several.
+        [var first, ..] gpus when !gpus.Any(g => g.IsNvidia()) => first.Address.ToString(),
+        var gpus => gpus.First(g => g.IsNvidia()).Address.ToString(),
+    };
+
+    static Policy Of(FreeBy way) => Policy.Default with { By = way };
+}

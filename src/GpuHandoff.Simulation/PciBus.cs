@@ -263,6 +263,10 @@ sealed class PciBus(SimulatedKernel kernel)
             method != "bus" || !Devices.Any(other => other != device && other.Address.SharesSlotWith(device.Address)));
         if (works is null)
             throw new Refusal(Errno.NotTypewriter);
+        // drivers/pci/pci.c:pci_dev_wait polls for PCIE_RESET_READY_POLL_MS, and then gives up.
+        kernel.Spend(device.Lost ? TimeSpan.FromSeconds(60) : TimeSpan.FromMilliseconds(100));
+        if (device.Lost)
+            throw new Refusal(Errno.NotTypewriter);
         kernel.ResetLog.Add($"{device.Address} {works}");
     }
 

@@ -14,6 +14,7 @@ public sealed class HostBuilder
     DriverOption driver = new();
     bool hasNvidia;
     bool iommu = true;
+    bool canUnload = true;
     (string Name, string Gpu)? firmware;
 
     public HostBuilder With(params IEnumerable<PciHardware> functions)
@@ -22,10 +23,15 @@ public sealed class HostBuilder
         return this;
     }
 
-    /// <summary>NVIDIA's modules lie in /lib/modules.</summary>
+    /// <summary>NVIDIA's modules lie in /lib/modules, and nvidia_drm's parameters in modprobe.d.</summary>
     public HostBuilder WithNvidiaDriver(DriverOption option)
     {
+        ArgumentNullException.ThrowIfNull(option);
         (driver, hasNvidia) = (option, true);
+        if (option.Modeset is { } modeset)
+            WithModprobeOption("nvidia_drm", $"modeset={(modeset ? "Y" : "N")}");
+        if (option.Fbdev is { } fbdev)
+            WithModprobeOption("nvidia_drm", $"fbdev={(fbdev ? "Y" : "N")}");
         return this;
     }
 
@@ -62,6 +68,13 @@ public sealed class HostBuilder
         return this;
     }
 
+    /// <summary>A kernel without CONFIG_MODULE_UNLOAD: /proc/modules has "-" for counts, and nothing can be unloaded.</summary>
+    public HostBuilder WithoutModuleUnload()
+    {
+        canUnload = false;
+        return this;
+    }
+
     /// <summary>The firmware's framebuffer (<c>EFI VGA</c>, <c>simple</c>) on a GPU; the console is on it.</summary>
     public HostBuilder WithFirmwareConsole(string gpu, string name = "EFI VGA")
     {
@@ -79,6 +92,7 @@ public sealed class HostBuilder
     public SimulatedKernel Boot()
     {
         var kernel = new SimulatedKernel(driver);
+        kernel.Modules.CannotUnload = !canUnload;
         if (!iommu)
             kernel.CommandLine = kernel.CommandLine.Replace(" intel_iommu=on iommu=pt", "");
         foreach (var function in hardware)

@@ -63,8 +63,7 @@ public static class Hosts
 
     /// <summary>The console is on the processor's own graphics; the NVIDIA card has none.</summary>
     public static SimulatedKernel WithIgpu(DriverOption? driver = null) =>
-        new HostBuilder().With(IntelGraphics()).With(Card(1)).WithNvidiaDriver(driver ?? new())
-            .Configured(driver).Loading("i915", "snd_hda_intel").Loading(NvidiaStack).Boot();
+        new HostBuilder().With(IntelGraphics()).With(Card(1)).WithNvidiaDriver(driver ?? new()).Loading("i915", "snd_hda_intel").Loading(NvidiaStack).Boot();
 
     /// <summary>An AMD card with amdgpu and its audio function, and the console on it.</summary>
     public static SimulatedKernel AmdGpu() =>
@@ -82,8 +81,7 @@ public static class Hosts
 
     /// <summary>nouveau has the card, and NVIDIA's modules lie there unloaded.</summary>
     public static SimulatedKernel NouveauFirst(DriverOption? driver = null) =>
-        new HostBuilder().With(Card(1, bootVga: true)).WithNvidiaDriver(driver ?? new())
-            .Configured(driver).Loading("nouveau", "snd_hda_intel").Boot();
+        new HostBuilder().With(Card(1, bootVga: true)).WithNvidiaDriver(driver ?? new()).Loading("nouveau", "snd_hda_intel").Boot();
 
     /// <summary>A host that only ever lent its GPU: no NVIDIA driver, no nouveau.</summary>
     public static SimulatedKernel NoNvidiaModule() =>
@@ -107,7 +105,7 @@ public static class Hosts
 
     /// <summary>The GPU went to vfio-pci at boot (overrides set in the initramfs); NVIDIA's modules were never loaded.</summary>
     public static SimulatedKernel AlreadyOnVfio(DriverOption? driver = null) =>
-        new HostBuilder().With(Card(1, bootVga: true)).WithNvidiaDriver(driver ?? new()).Configured(driver)
+        new HostBuilder().With(Card(1, bootVga: true)).WithNvidiaDriver(driver ?? new())
             .WithOverride("0000:01:00.0", "vfio-pci").WithOverride("0000:01:00.1", "vfio-pci")
             .Loading("vfio_pci", "vfio_iommu_type1", "snd_hda_intel").Boot();
 
@@ -153,17 +151,8 @@ public static class Hosts
         };
 
     static HostBuilder Nvidia(DriverOption? driver, IReadOnlyList<PciHardware> cards) =>
-        new HostBuilder().With(cards).WithNvidiaDriver(driver ?? new()).Configured(driver)
+        new HostBuilder().With(cards).WithNvidiaDriver(driver ?? new())
             .Loading("snd_hda_intel").Loading(NvidiaStack);
-
-    static HostBuilder Configured(this HostBuilder host, DriverOption? driver)
-    {
-        if (driver?.Modeset is { } modeset)
-            host.WithModprobeOption("nvidia_drm", $"modeset={(modeset ? "Y" : "N")}");
-        if (driver?.Fbdev is { } fbdev)
-            host.WithModprobeOption("nvidia_drm", $"fbdev={(fbdev ? "Y" : "N")}");
-        return host;
-    }
 
     // drivers/pci/pci-sysfs.c:resource_show: BAR 0 of 16 MiB, BAR 1 of 256 MiB and BAR 3 of 32 MiB, prefetchable.
     static (ulong Start, ulong End, ulong Flags)[] Bars(int bus)

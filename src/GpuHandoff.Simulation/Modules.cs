@@ -5,6 +5,8 @@ namespace GpuHandoff.Simulation;
 /// <summary>Loading and unloading (kernel/module/main.c) and what modprobe makes of names (kmod).</summary>
 sealed class Modules(SimulatedKernel kernel)
 {
+    const int NotImplemented = 38;
+
     readonly List<ModuleFile> files = [];
     readonly List<LoadedModule> loaded = [];
 
@@ -28,8 +30,6 @@ sealed class Modules(SimulatedKernel kernel)
         foreach (var driver in file.Drivers)
             kernel.Bus.Register(driver);
     }
-
-    public void RemoveFile(string module) => files.RemoveAll(file => file.Module == module);
 
     /// <summary>By file name, module name or Debian's alias; dashes and underscores are one (kmod: modname_normalize).</summary>
     public ModuleFile? FindFile(string name)
@@ -83,11 +83,13 @@ sealed class Modules(SimulatedKernel kernel)
     public void Unload(string name)
     {
         // delete_module wants the kernel's own name: the file's (Debian's nvidia-current-open) is none.
+        if (CannotUnload)
+            throw new Refusal(NotImplemented, "ENOSYS (Function not implemented)");
         // kernel/module/main.c:find_module compares to the letter; it is rmmod that turns dashes into underscores.
         var module = loaded.Find(module => module.File.Module == name) ?? throw new Refusal(Errno.NoEntry);
         if (DependantsOf(module).Any())
             throw new Refusal(Errno.TryAgain);
-        if (module.State != "live" || CannotUnload)
+        if (module.State != "live")
             throw new Refusal(Errno.Busy);
         if (module.Files > 0)
             throw new Refusal(Errno.TryAgain);
@@ -121,7 +123,7 @@ sealed class Modules(SimulatedKernel kernel)
         {
             Load(module, []);
         }
-        catch (Refusal)
+        catch (Exception refused) when (refused is Refusal or NoAnswer)
         {
             // The caller of request_module looks at what is there afterwards, not at modprobe's exit code.
         }

@@ -63,9 +63,10 @@ sealed class ProcTree(SimulatedKernel kernel)
         {
             var firmware = kernel.Consoles.Framebuffers.FirstOrDefault(fb => fb.IsFirmware && fb.Device?.Address == device.Address);
             var owner = device.Driver;
-            foreach (var (index, (start, end, _)) in device.Hardware.Resources.Index())
+            foreach (var (index, (start, end, flags)) in device.Hardware.Resources.Index())
             {
-                if (end == 0)
+                // IORESOURCE_IO is in /proc/ioports.
+                if (end == 0 || (flags & 0x100) != 0)
                     continue;
                 lines.Add($"{start:x8}-{end:x8} : {device.Address}");
                 // drivers/firmware/sysfb_simplefb.c names the range BOOTFB, efifb calls it efifb.

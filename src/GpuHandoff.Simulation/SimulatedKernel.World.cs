@@ -57,14 +57,17 @@ public sealed partial class SimulatedKernel
     /// <summary>nvidia-smi -pm without the daemon: initialised, MSI on, but no usage count.</summary>
     public void SetLegacyPersistence(PciAddress gpu, bool on) => Device(gpu).Persistent = on;
 
-    /// <summary>A user in the kernel that no process shows (a dma-buf, p2p), until disposed.</summary>
+    /// <summary>A user that no process shows (a dma-buf, p2p), until disposed: it holds the GPU and the module.</summary>
     public IDisposable UseInKernel(PciAddress gpu)
     {
         var device = Device(gpu);
+        var module = Modules.Find("nvidia") ?? throw new InvalidOperationException("nvidia is not loaded");
         device.KernelUsers++;
+        module.Files++;
         return new OpenNode(0, "kernel", null, () =>
         {
             device.KernelUsers--;
+            module.Files--;
             Bus.Settle();
         });
     }

@@ -187,6 +187,9 @@ public sealed partial class SimulatedKernel : IKernel
                 {
                     stuck.LockHolder = said;
                     stuck.NeverLets = true;
+                    // drivers/pci/pci-sysfs.c:remove_store takes the global lock before the device's.
+                    if (call.EndsWith("/remove", StringComparison.Ordinal))
+                        Bus.RescanLockHolder = said;
                 }
                 clock.Advance(budget);
                 throw new KernelSilent(said, budget, since);
@@ -249,6 +252,14 @@ public sealed partial class SimulatedKernel : IKernel
         {
             throw new NoAnswer();
         }
+    }
+
+    /// <summary>The kernel is busy with the call for so long, whatever happens meanwhile.</summary>
+    internal void Spend(TimeSpan time)
+    {
+        var ready = false;
+        clock.Later(time, () => ready = true);
+        WaitUntil(() => ready);
     }
 
     internal void TakeLock(PciDevice device) => WaitUntil(() => device.LockHolder is null);

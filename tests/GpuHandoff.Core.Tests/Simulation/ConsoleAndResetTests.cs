@@ -65,6 +65,19 @@ public class ConsoleAndResetTests
     }
 
     [Fact]
+    public void A_reset_of_a_lost_function_polls_for_a_minute_and_gives_up()
+    {
+        var kernel = Hosts.SingleGpu();
+        kernel.UnloadNvidia();
+        kernel.LoseDevice(At(Gpu));
+        var reset = new SysPath($"/sys/bus/pci/devices/{Gpu}/reset");
+        Silent(() => kernel.Write(reset.Text, "1"));
+        var since = kernel.Uptime;
+        Refused(() => kernel.Write(reset, "1", TimeSpan.FromSeconds(70))).ShouldBe(Errno.NotTypewriter);
+        (kernel.Uptime - since).ShouldBeInRange(TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(61));
+    }
+
+    [Fact]
     public void A_listed_bus_reset_is_refused_next_to_a_sibling()
     {
         var kernel = Hosts.AmdGpu();

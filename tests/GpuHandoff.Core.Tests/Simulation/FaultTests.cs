@@ -128,6 +128,71 @@ public class FaultTests
         return seen;
     }
 
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void Whatever_goes_wrong_a_call_is_done_refused_or_silent(string name)
+    {
+        var boot = Hosts.All.Single(host => host.Name == name).Boot;
+        var calls = Roughly(boot());
+        Action<Faults, int>[] kinds =
+        [
+            (faults, call) => faults.Refuse(call, Errno.InputOutput),
+            (faults, call) => faults.Ignore(call),
+            (faults, call) => faults.Silent(call),
+            (faults, call) => faults.SilentThenDone(call),
+            (faults, call) => faults.RefuseAfterwards(call, Errno.InputOutput),
+        ];
+        foreach (var fault in kinds)
+        {
+            for (var call = 1; call <= calls; call++)
+            {
+                var kernel = boot();
+                fault(kernel.Faults, call);
+                Roughly(kernel).ShouldBe(calls);
+                kernel.Describe().ShouldNotBeEmpty();
+            }
+        }
+    }
+
+    /// <summary>Out and back as a careless script does it: on past every error.</summary>
+    static int Roughly(SimulatedKernel kernel)
+    {
+        var functions = kernel.List("/sys/bus/pci/devices").Where(name => !name.StartsWith("0000:00", StringComparison.Ordinal)).ToList();
+        foreach (var module in (string[])["nvidia_drm", "nvidia_uvm", "nvidia_modeset", "nvidia"])
+            Try(() => kernel.Unload(module));
+        Try(() => kernel.Load("vfio-pci"));
+        foreach (var function in functions)
+        {
+            Try(() => kernel.Override(function, "vfio-pci"));
+            Try(() => kernel.Unbind(function));
+            Try(() => kernel.Bind("vfio-pci", function));
+            Try(() => kernel.Write($"/sys/bus/pci/devices/{function}/reset", "1"));
+            Try(() => kernel.Unbind(function));
+            Try(() => kernel.Override(function, null));
+            Try(() => kernel.Write($"/sys/bus/pci/devices/{function}/remove", "1"));
+        }
+        Try(() => kernel.Write("/sys/bus/pci/rescan", "1"));
+        Try(() => kernel.Load("nvidia_drm"));
+        Try(() => kernel.Load("nvidia_uvm"));
+        return kernel.Calls.Count;
+
+        static void Try(Action act)
+        {
+            try
+            {
+                act();
+            }
+            catch (KernelRefused)
+            {
+                // On, as scripts do with || true.
+            }
+            catch (KernelSilent)
+            {
+                // Likewise.
+            }
+        }
+    }
+
     [Fact]
     public void A_whole_round_trip_leaves_no_trace_but_vfio()
     {

@@ -126,4 +126,13 @@ public class ModuleTests
         kernel.Read("/sys/module/nvidia_drm/parameters/modeset").ShouldBe("Y");
         kernel.Device(Gpu).UsageCount.ShouldBe(1);
     }
+
+    [Fact]
+    public void A_kernel_that_cannot_unload_has_no_counts()
+    {
+        var kernel = new HostBuilder().With(Hosts.Card(1)).WithNvidiaDriver(new()).WithoutModuleUnload().Loading("nvidia").Boot();
+        kernel.Read("/proc/modules")!.ShouldStartWith("nvidia 11685888 - - Live");
+        kernel.Read("/sys/module/nvidia/refcnt").ShouldBeNull();
+        Refused(() => kernel.Unload("nvidia")).ShouldBe(38);
+    }
 }

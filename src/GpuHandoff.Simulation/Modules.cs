@@ -59,14 +59,22 @@ sealed class Modules(SimulatedKernel kernel)
         Insert(file, name, parameters);
     }
 
+    // kernel/params.c:param_get_bool shows Y or N, whichever way it was said.
+    static string Shown(string before, string value) => (before, value) switch
+    {
+        ("Y" or "N", "1" or "y") => "Y",
+        ("Y" or "N", "0" or "n") => "N",
+        _ => value,
+    };
+
     void Insert(ModuleFile file, string name, IReadOnlyList<string> parameters)
     {
         var values = file.Parameters.ToDictionary();
         foreach (var word in Options.GetValueOrDefault(file.Module, []).Concat(parameters))
         {
             // An unknown parameter is logged and ignored (kernel/module/main.c:unknown_module_param_cb).
-            if (word.Split('=', 2) is [var key, var value] && values.ContainsKey(key))
-                values[key] = value;
+            if (word.Split('=', 2) is [var key, var value] && values.TryGetValue(key, out var before))
+                values[key] = Shown(before, value);
         }
         var module = new LoadedModule(file, values);
         loaded.Add(module);

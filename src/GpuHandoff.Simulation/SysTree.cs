@@ -128,7 +128,14 @@ sealed partial class SysTree(SimulatedKernel kernel)
         yield return ("resource", Text(() => Resources(hardware)));
         yield return ("revision", Text(() => $"0x{hardware.Revision:x2}"));
         if (device.SoundCard is { } card0)
-            yield return ("sound", Dir(() => [($"card{card0}", Dir(() => [("device", new LinkTo("../../" + "../" + hardware.Address)), ("id", Text(static () => "NVidia"))]))]));
+        {
+            // sound/core/init.c: the card's devices are folders below it, named like their nodes in /dev/snd.
+            yield return ("sound", Dir(() => [($"card{card0}", Dir(() =>
+            [
+                ($"controlC{card0}", Dir(() => [])), ("device", new LinkTo($"../../../{hardware.Address}")),
+                ("id", Text(static () => "NVidia")), ($"pcmC{card0}D3p", Dir(() => [])),
+            ]))]));
+        }
         yield return ("subsystem", new LinkTo($"{Up(device)}bus/pci"));
         yield return ("subsystem_device", Text(() => Hex(hardware.SubsystemDevice)));
         yield return ("subsystem_vendor", Text(() => Hex(hardware.SubsystemVendor)));

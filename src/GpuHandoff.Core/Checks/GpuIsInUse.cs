@@ -34,7 +34,8 @@ static class GpuIsInUse
             .ToImmutableArray();
         if (users is not [])
             return [InUse(q, users)];
-        return q.Gpu.Display().Interrupts == 0
+        // nvidia_drm with modeset=1 is a kernel user of its own; it goes before the unbind, or with it.
+        return q.Gpu.Display().Interrupts == 0 || NvidiaStack.DrmHoldsModules(q.Machine)
             ? []
             : [InUse(q,
                 [$"{q.Gpu.Address} has {q.Gpu.Display().Interrupts} interrupts taken: a kernel user, a hidden descriptor or persistence mode"])];

@@ -90,7 +90,12 @@ public static class Planner
             if (reload)
                 phases.Add("release", new UnloadModule(drm.Name, drm.Parameters));
             foreach (var function in onNvidia)
+            {
+                // While nvidia_drm itself uses the card, its interrupts tell nothing; then it follows the unbind.
+                if (reload || !NvidiaStack.DrmHoldsModules(machine))
+                    phases.Add("release", new AwaitIdle(function.Address));
                 phases.Add("bind", new Rebind(function.Address, function.Owner, Owner.VfioKept));
+            }
             if (reload && OthersOnNvidia(machine, goal))
             {
                 phases.Add("modules", new LoadModule(drm.Name, drm.Parameters));

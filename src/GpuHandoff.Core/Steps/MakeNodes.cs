@@ -24,9 +24,11 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
     {
         foreach (var (path, node) in Today(kernel))
         {
-            if (kernel.NodeAt(new(path)) == node)
+            var now = kernel.NodeAt(new(path));
+            if (now == node)
                 continue;
-            kernel.RemoveNode(new(path));
+            if (now is not null)
+                kernel.RemoveNode(new(path));
             kernel.MakeNode(new(path), node);
         }
     }

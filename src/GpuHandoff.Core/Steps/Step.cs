@@ -15,6 +15,7 @@ namespace GpuHandoff.Steps;
 [JsonDerivedType(typeof(UnloadModule), "unload-module")]
 [JsonDerivedType(typeof(LoadDriver), "load-driver")]
 [JsonDerivedType(typeof(UnloadDriver), "unload-driver")]
+[JsonDerivedType(typeof(AwaitIdle), "await-idle")]
 [JsonDerivedType(typeof(RemoveNodes), "remove-nodes")]
 [JsonDerivedType(typeof(MakeNodes), "make-nodes")]
 public abstract record Step

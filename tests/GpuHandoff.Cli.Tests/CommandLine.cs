@@ -1,0 +1,131 @@
+using System.Text.Json;
+
+namespace GpuHandoff.Cli.Tests;
+
+public class CommandLine
+{
+    static readonly string _machine = Path.Combine(Tool.Repository, "tests", "machines", "rtx4090-single", "tree");
+    static readonly string _two = Path.Combine(Tool.Repository, "tests", "machines", "rtx4090-two-cards", "tree");
+
+    [Fact]
+    public void The_demo_hands_over_and_back_and_shows_a_failure_rolled_back()
+    {
+        var (exit, output, error) = Tool.Run("demo");
+        exit.ShouldBe(0, output + error);
+        error.ShouldBeEmpty();
+        output.ShouldContain("[gpu-handoff] 0000:01:00.0 driver=vfio-pci");
+        output.ShouldContain("nothing to do");
+        output.ShouldContain("undo: ");
+        output.ShouldContain("as they were before");
+    }
+
+    [Theory]
+    [InlineData("nosuch")]
+    [InlineData("handoff")]
+    [InlineData("handoff", "amd")]
+    [InlineData("plan")]
+    [InlineData("plan", "sideways")]
+    [InlineData("to_vfio", "--policy", "force")]
+    [InlineData("to_vfio", "--timeout", "soon")]
+    [InlineData("to_vfio", "--timeout", "-1")]
+    [InlineData("to_vfio", "--accept-neighbour", "05:00")]
+    [InlineData("to_vfio", "--root", "/")]
+    [InlineData("status", "--root", "/nonexistent")]
+    [InlineData("status", "extra")]
+    public void A_wrong_command_line_is_exit_code_2_with_a_hint_and_nothing_on_stdout(params string[] arguments)
+    {
+        var (exit, output, error) = Tool.Run(arguments);
+        exit.ShouldBe(2);
+        output.ShouldBeEmpty();
+        error.ShouldContain("[gpu-handoff] ");
+        error.ShouldContain("--help");
+    }
+
+    [Fact]
+    public void No_command_at_all_is_a_wrong_command_line() => Tool.Run().Exit.ShouldBe(2);
+
+    [Theory]
+    [InlineData("--help")]
+    [InlineData("status", "--help")]
+    [InlineData("to_vfio", "--help")]
+    public void Help_is_asked_for_so_it_goes_to_stdout(params string[] arguments)
+    {
+        var (exit, output, error) = Tool.Run(arguments);
+        exit.ShouldBe(0);
+        output.ShouldContain("Usage:");
+        error.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Version_is_one_line() => Tool.Run("version").Out.ShouldMatch(@"^gpu-handoff \d+\.\d+\.\d+\n$");
+
+    [Theory]
+    [InlineData("to_vfio")]
+    [InlineData("to-vfio")]
+    [InlineData("vfio")]
+    public void A_plan_may_be_asked_for_by_any_name_of_its_target(string target)
+    {
+        var (exit, output, _) = Tool.Run("plan", target, "--root", _machine);
+        exit.ShouldBe(0);
+        output.ShouldContain("   1. ");
+        output.ShouldContain("undo: ");
+    }
+
+    [Fact]
+    public void A_plan_as_data_has_its_steps_with_their_kinds()
+    {
+        var (exit, output, _) = Tool.Run("plan", "to_vfio", "--json", "--root", _machine);
+        exit.ShouldBe(0);
+        using var data = JsonDocument.Parse(output);
+        data.RootElement.GetProperty("result").GetString().ShouldBe("planned");
+        var steps = data.RootElement.GetProperty("plan").GetProperty("phases").EnumerateArray()
+            .SelectMany(p => p.GetProperty("steps").EnumerateArray()).Select(s => s.GetProperty("step").GetString()).ToList();
+        steps.ShouldContain("unload-driver");
+        steps.Count.ShouldBe(data.RootElement.GetProperty("steps").GetArrayLength());
+    }
+
+    [Fact]
+    public void A_refusal_as_data_has_its_findings()
+    {
+        var (exit, output, _) = Tool.Run("plan", "to_vfio", "--json", "--root", _two);
+        exit.ShouldBe(1);
+        using var data = JsonDocument.Parse(output);
+        data.RootElement.GetProperty("result").GetString().ShouldBe("refused");
+        data.RootElement.GetProperty("findings")[0].GetProperty("code").GetString().ShouldBe("which-gpu");
+    }
+
+    [Fact]
+    public void Status_as_data_is_the_whole_machine()
+    {
+        var (exit, output, _) = Tool.Run("status", "--json", "--root", _machine);
+        exit.ShouldBe(0);
+        using var data = JsonDocument.Parse(output);
+        var function = data.RootElement.GetProperty("gpus")[0].GetProperty("functions")[0];
+        function.GetProperty("address").GetString().ShouldBe("0000:01:00.0");
+        function.GetProperty("owner").GetProperty("driver").GetString().ShouldBe("nvidia");
+    }
+
+    [Theory]
+    [InlineData("0", "0000:01:00")]
+    [InlineData("02:00", "0000:02:00")]
+    public void A_selector_picks_one_of_several(string selector, string slot)
+    {
+        var (exit, output, _) = Tool.Run("status", "--gpu", selector, "--root", _two);
+        exit.ShouldBe(0);
+        output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length.ShouldBe(2);
+        output.ShouldContain(slot);
+    }
+
+    [Theory]
+    [InlineData("7")]
+    [InlineData("0b:00")]
+    [InlineData("zero")]
+    public void An_unknown_gpu_is_refused_with_the_list_of_those_there(string selector)
+    {
+        var (exit, output, error) = Tool.Run("plan", "to_vfio", "--gpu", selector, "--root", _two);
+        exit.ShouldBe(1);
+        output.ShouldBeEmpty();
+        error.ShouldContain("0000:02:00.0");
+        error.ShouldContain("nothing was changed");
+    }
+}

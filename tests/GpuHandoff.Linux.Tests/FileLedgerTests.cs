@@ -1,0 +1,130 @@
+using System.Collections.Immutable;
+using GpuHandoff.Goals;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+using GpuHandoff.Runs;
+using GpuHandoff.Steps;
+
+namespace GpuHandoff.Linux.Tests;
+
+public sealed class FileLedgerTests : IDisposable
+{
+    static readonly PciAddress _gpu = new(0, 1, 0, 0);
+
+    static readonly Home _home = new(
+        "boot-1", _gpu,
+        [new(_gpu, new("nvidia")), new(_gpu with { Function = 1 }, new("snd_hda_intel", "none")), new(_gpu with { Function = 2 }, new(null))],
+        [new("nvidia_drm", ["modeset=Y", "fbdev=Y"])],
+        [new("/dev/nvidia0", new(195, 0, 0x1b6, 0, 44))]);
+
+    readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public void What_is_kept_is_read_back_as_it_was()
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        ledger.Homes().ShouldBeEmpty();
+        ledger.Keep(_home);
+        ledger.Keep(_home with { BootId = "boot-2" });
+
+        var read = ledger.Homes().ShouldHaveSingleItem();
+
+        read.BootId.ShouldBe("boot-2");
+        read.Functions.ShouldBe(_home.Functions);
+        read.Modules.ShouldHaveSingleItem().Parameters.ShouldBe(["modeset=Y", "fbdev=Y"]);
+        read.Nodes.ShouldBe(_home.Nodes);
+        ledger.Forget(_gpu);
+        ledger.Homes().ShouldBeEmpty();
+        ledger.Forget(_gpu);
+    }
+
+    [Fact]
+    public void Only_its_owner_may_read_it()
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        ledger.Keep(_home);
+        File.GetUnixFileMode(_folder["state"]).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        File.GetUnixFileMode(Directory.GetFiles(_folder["state"]).ShouldHaveSingleItem())
+            .ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("{")]
+    [InlineData("null")]
+    [InlineData("[]")]
+    [InlineData("{\"bootId\":\"b\"}")]
+    [InlineData("{\"bootId\":\"b\",\"gpu\":\"nonsense\",\"functions\":[],\"modules\":[],\"nodes\":[]}")]
+    [InlineData("\u0000\u0001\u0002")]
+    public void A_damaged_record_is_told_with_its_path_and_the_way_out_and_is_not_overwritten(string text)
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        ledger.Keep(_home);
+        var path = Directory.GetFiles(_folder["state"]).Single();
+        File.WriteAllText(path, text);
+
+        var refused = Should.Throw<LedgerRefused>(() => ledger.Homes());
+
+        refused.Message.ShouldContain(path);
+        refused.Hint.ShouldContain("rm");
+        File.ReadAllText(path).ShouldBe(text);
+    }
+
+    [Fact]
+    public void A_folder_that_others_may_write_is_not_trusted()
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        ledger.Keep(_home);
+        File.SetUnixFileMode(_folder["state"], (UnixFileMode)Convert.ToInt32("777", 8));
+        Should.Throw<LedgerRefused>(() => ledger.Homes()).Hint.ShouldContain("chmod 0700");
+        Should.Throw<LedgerRefused>(() => ledger.Keep(_home));
+    }
+
+    [Fact]
+    public void A_link_in_place_of_the_folder_is_not_followed()
+    {
+        Directory.CreateDirectory(_folder["elsewhere"]);
+        Directory.CreateSymbolicLink(_folder["state"], _folder["elsewhere"]);
+        Should.Throw<LedgerRefused>(() => new FileLedger(_folder["state"]).Keep(_home));
+        Directory.GetFiles(_folder["elsewhere"]).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void The_journal_tells_the_plan_and_every_step_and_the_last_one_is_kept()
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        var plan = new Plan(Target.Vfio, [_gpu], "a plan", [new("bind", [new Rebind(_gpu, new("nvidia"), Owner.VfioKept)])]);
+        using (var first = ledger.Open(plan))
+            first.Begins(0);
+        using (var journal = ledger.Open(plan))
+        {
+            journal.Begins(0);
+            journal.Undone(0);
+            journal.Closes(new Outcome.RolledBack("because", null));
+        }
+        var lines = File.ReadAllLines(_folder["state/journal"]);
+        lines[0].ShouldStartWith("{\"journal\":1,\"plan\":{\"target\":\"Vfio\",\"gpus\":[\"0000:01:00.0\"]");
+        lines[0].ShouldContain("\"step\":\"rebind\"");
+        lines[1..].ShouldBe(["{\"begins\":0}", "{\"undone\":0}", "{\"closes\":\"rolled-back\"}"]);
+        File.ReadAllLines(_folder["state/journal.previous"])[1..].ShouldBe(["{\"begins\":0}"]);
+    }
+
+    [Fact]
+    public void A_plan_reads_back_from_its_json_step_by_step()
+    {
+        ImmutableArray<Step> steps =
+        [
+            new LoadModule("vfio_pci", [], Stays: true), new UnloadModule("nvidia_drm", ["modeset=Y"]),
+            new UnloadDriver("nvidia", [], [new(_gpu, new("nvidia"))]), new LoadDriver("nvidia", [], [new(_gpu, new("nvidia"))]),
+            new Rebind(_gpu, null, Owner.VfioKept), new LetKernelPick(_gpu, new(0x10de, 0x2684), Owner.VfioKept), new AwaitIdle(_gpu),
+            new RemoveNodes(_home.Nodes), new MakeNodes(_home.Nodes),
+        ];
+        var plan = new Plan(Target.Vfio, [_gpu], "all of them", [new("one", steps)]);
+        var text = System.Text.Json.JsonSerializer.Serialize(plan, Formats.Json.Default.Plan);
+        var read = System.Text.Json.JsonSerializer.Deserialize(text, Formats.Json.Default.Plan).ShouldNotBeNull();
+        read.Steps().Select(s => s.Say()).ShouldBe(plan.Steps().Select(s => s.Say()));
+        read.Steps().Select(s => s.GetType()).ShouldBe(plan.Steps().Select(s => s.GetType()));
+    }
+}

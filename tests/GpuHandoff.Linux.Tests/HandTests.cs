@@ -1,0 +1,85 @@
+using System.Diagnostics;
+using GpuHandoff.Kernel;
+
+namespace GpuHandoff.Linux.Tests;
+
+/// <summary>The real helper process, on files and pipes: what never returns is a FIFO that nobody reads.</summary>
+public sealed class HandTests : IDisposable
+{
+    static readonly TimeSpan _plenty = TimeSpan.FromSeconds(20);
+
+    readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public void A_write_arrives_whole_and_is_made_by_another_process()
+    {
+        File.WriteAllText(_folder["override"], "");
+        using var hand = Start();
+        new LinuxKernel(hand).Write(new(_folder["override"]), "vfio-pci\n", _plenty);
+        File.ReadAllText(_folder["override"]).ShouldBe("vfio-pci\n");
+    }
+
+    [Fact]
+    public void A_refusal_brings_its_errno_and_the_path()
+    {
+        using var hand = Start();
+        var refused = Should.Throw<KernelRefused>(() => new LinuxKernel(hand).Write(new(_folder["nosuch"]), "x", _plenty));
+        refused.Errno.ShouldBe(Errno.NoEntry);
+        refused.Message.ShouldContain(_folder["nosuch"]);
+        refused.Message.ShouldContain("ENOENT");
+    }
+
+    [Fact]
+    public void Many_calls_go_through_one_hand_and_a_refusal_does_not_end_it()
+    {
+        File.WriteAllText(_folder["file"], "");
+        using var hand = Start();
+        var kernel = new LinuxKernel(hand);
+        for (var i = 0; i < 20; i++)
+        {
+            Should.Throw<KernelRefused>(() => kernel.Write(new(_folder["nosuch"]), "x", _plenty));
+            kernel.Write(new(_folder["file"]), "x", _plenty);
+        }
+        new FileInfo(_folder["file"]).Length.ShouldBe(1);
+    }
+
+    [Fact]
+    public void A_call_that_never_returns_is_silent_within_its_budget_and_so_is_every_later_one()
+    {
+        // Opening a FIFO for writing blocks until somebody reads it: nobody will.
+        Process.Start("mkfifo", _folder["fifo"]).WaitForExit();
+        var hand = Start();
+        var kernel = new LinuxKernel(hand);
+        kernel.Write(new("/dev/null"), "up", _plenty);
+        var clock = Stopwatch.StartNew();
+
+        var silent = Should.Throw<KernelSilent>(() => kernel.Write(new(_folder["fifo"]), "x", TimeSpan.FromMilliseconds(300)));
+        silent.Call.ShouldContain(_folder["fifo"]);
+        Should.Throw<KernelSilent>(() => kernel.Write(new("/dev/null"), "x", _plenty));
+
+        hand.Dispose();
+        clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(10), "neither the call nor letting the hand go may wait for it");
+    }
+
+    [Fact]
+    public void Without_a_hand_every_change_is_refused()
+    {
+        var kernel = new LinuxKernel(hand: null);
+        Should.Throw<KernelRefused>(() => kernel.Write(new("/dev/null"), "x", _plenty)).Errno.ShouldBe(Errno.ReadOnly);
+        Should.Throw<KernelRefused>(() => kernel.LoadModule("nvidia", [], _plenty)).Errno.ShouldBe(Errno.ReadOnly);
+        Should.Throw<KernelRefused>(() => kernel.UnloadModule("nvidia", _plenty)).Errno.ShouldBe(Errno.ReadOnly);
+    }
+
+    [Fact]
+    public void An_unknown_module_is_told_in_modprobes_own_words_or_by_its_absence()
+    {
+        using var hand = Start();
+        var refused = Should.Throw<KernelRefused>(() => new LinuxKernel(hand).LoadModule("no_such_module_anywhere", [], _plenty));
+        refused.Message.ShouldContain("no_such_module_anywhere");
+        refused.Reason.ShouldContain("modprobe");
+    }
+
+    static Hand Start() => Hand.Start(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"));
+}

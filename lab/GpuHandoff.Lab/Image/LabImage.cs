@@ -19,15 +19,24 @@ public sealed record LabImage(string Disk, string Kernel, string Initrd, string 
         if (At(folder) is { } there)
             return there;
 
+        RequirePossible();
+
+        using var _ = FileLock.Take(Path.Combine(LabPlaces.Cache, "build.lock"), BuildLimit, "the building of the lab's image");
+        return At(folder) ?? Build(folder, say ?? (_ => { }));
+    }
+
+    /// <summary>Looks whether there is an image or could be one.</summary>
+    /// <exception cref="LabUnavailable">The image is not there and cannot be built here.</exception>
+    internal static void RequirePossible()
+    {
+        if (At(Path.Combine(LabPlaces.Cache, RecipeHash())) is not null)
+            return;
         if (Libc.GetUid() != 0)
         {
             throw new LabUnavailable("the lab's image is not there, and only root can build it",
                 "build it once: sudo dotnet run --project lab/GpuHandoff.Lab -- image (set GPU_HANDOFF_LAB_CACHE for both)");
         }
         Programs.Require(Needs);
-
-        using var _ = FileLock.Take(Path.Combine(LabPlaces.Cache, "build.lock"), BuildLimit, "the building of the lab's image");
-        return At(folder) ?? Build(folder, say ?? (_ => { }));
     }
 
     /// <summary>A hash of all files of the recipe, names and modes included: whatever changes there makes a new image.</summary>

@@ -21,6 +21,7 @@ public sealed class LabVm : IDisposable
     readonly Qemu qemu;
     readonly Monitor monitor;
     readonly Agent agent;
+    static bool running;
     bool disposed;
 
     LabVm(LabMachine machine, LabImage image, string accelerator, FileLock turn, bool terminal)
@@ -55,6 +56,8 @@ public sealed class LabVm : IDisposable
             monitor = Connect(folder.Monitor, path => new Monitor(path));
             agent = Connect(folder.Agent, path => new Agent(path));
             WaitForAgent(clock);
+            // The agent is there before udev has loaded the modules for what it found; a case wants a machine at rest.
+            Run("udevadm settle --timeout=120", BootLimit).Ok();
             BootTime = clock.Elapsed;
         }
         catch
@@ -72,11 +75,26 @@ public sealed class LabVm : IDisposable
     /// <summary><c>kvm</c> or <c>tcg</c> (emulation).</summary>
     public string Accelerator { get; }
 
-    /// <summary>From the start of QEMU to the agent's first answer.</summary>
+    /// <summary>From the start of QEMU to an idle machine.</summary>
     public TimeSpan BootTime { get; }
 
     /// <summary>The folder with the console's log, the GPUs' traffic, and what a case adds.</summary>
     public string Evidence { get; }
+
+    /// <summary>Why there can be no lab here, by a quick look; null: nothing is known to be in the way.</summary>
+    public static string? WhyNot()
+    {
+        try
+        {
+            RequirePrograms();
+            LabImage.RequirePossible();
+            return null;
+        }
+        catch (LabUnavailable reason)
+        {
+            return reason.Message;
+        }
+    }
 
     /// <summary>Boots the machine, waiting for its turn where another VM of the lab runs.</summary>
     /// <param name="say">Told what is going on, as it may take minutes to build the image.</param>
@@ -85,9 +103,11 @@ public sealed class LabVm : IDisposable
     public static LabVm Boot(LabMachine machine, Action<string>? say = null, bool terminal = false)
     {
         say ??= _ => { };
-        Programs.Require("qemu-system-x86_64", "setpriv");
+        RequirePrograms();
         var image = LabImage.Get(say);
 
+        if (running)
+            throw new InvalidOperationException("this process has a VM already; dispose of it first");
         // One at a time: two emulated machines on two processors are slower than one after the other.
         var turn = FileLock.Take(Path.Combine(LabPlaces.Cache, "vm.lock"), OtherVmLimit, "another VM of the lab");
         try
@@ -98,10 +118,11 @@ public sealed class LabVm : IDisposable
                 try
                 {
                     var vm = new LabVm(machine, image, accelerator, turn, terminal);
+                    running = true;
                     say($"up after {vm.BootTime.TotalSeconds:f1} s ({accelerator})");
                     return vm;
                 }
-                catch (LabVmLost lost) when (boot < Boots)
+                catch (Exception lost) when (boot < Boots && lost is LabVmLost or LabCommandSilent or LabCommandFailed)
                 {
                     // Rarely the emulated kernel panics early; the second boot has always been good.
                     say($"boot {boot} failed, trying again: {lost.Message}");
@@ -170,7 +191,7 @@ public sealed class LabVm : IDisposable
         monitor.Ask("screendump", new() { ["filename"] = Path.GetFullPath(hostPath), ["format"] = "png" });
     }
 
-    /// <summary>Makes an NMI-like stop of the machine's power: what a crash of the host is to a handoff.</summary>
+    /// <summary>Ends the machine at once: what a crash of the host is to a handoff.</summary>
     public void PullThePlug() => monitor.Ask("quit");
 
     /// <summary>Runs a part of a test; when it fails, the guest's kernel log and process states are kept under its name.</summary>
@@ -208,6 +229,8 @@ public sealed class LabVm : IDisposable
             File.AppendAllText(path, $"nothing more to be had from the guest: {also.Message}\n");
         }
     }
+
+    static void RequirePrograms() => Programs.Require("qemu-system-x86_64", "setpriv");
 
     /// <summary>Waits until a person has turned the machine off.</summary>
     internal void WaitForEnd() => qemu.WaitForEnd(Timeout.InfiniteTimeSpan);
@@ -288,6 +311,7 @@ public sealed class LabVm : IDisposable
         if (disposed)
             return;
         Stop();
+        running = false;
         turn.Dispose();
     }
 }

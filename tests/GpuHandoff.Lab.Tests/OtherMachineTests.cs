@@ -33,6 +33,13 @@ public sealed class OtherMachineTests
             Group(vm, second.Address).ShouldBe(Group(vm, second.Stranger.Value));
             Group(vm, first.Address).ShouldNotBe(Group(vm, second.Address));
 
+            vm.Run("echo kept > /root/kept; sync").Ok();
+            var boot = vm.Run("cat /proc/sys/kernel/random/boot_id").Ok().Text;
+            vm.Reboot(crash: true);
+            vm.Run("cat /proc/sys/kernel/random/boot_id").Ok().Text.ShouldNotBe(boot);
+            vm.Run("cat /root/kept").Ok().Text.ShouldBe("kept");
+            Driver(vm, first.Address).ShouldBe("");
+
             var picture = Path.Combine(vm.Evidence, "screen.png");
             vm.Screendump(picture);
             new FileInfo(picture).Length.ShouldBeGreaterThan(100);

@@ -9,6 +9,7 @@ public sealed class VirtualFunction : IDisposable
     readonly IRegisters registers;
     readonly SocketToChild socket = new();
     readonly Thread thread;
+    bool isOnTheBus = true;
 
     public VirtualFunction(FunctionKind kind, string logPath)
     {
@@ -26,6 +27,9 @@ public sealed class VirtualFunction : IDisposable
     public FunctionKind Kind { get; }
 
     public TrafficLog Log { get; }
+
+    /// <summary>Whether it answers. A card that fell off the bus reads as ones.</summary>
+    internal bool IsOnTheBus { get => Volatile.Read(ref isOnTheBus); set => Volatile.Write(ref isOnTheBus, value); }
 
     /// <summary>What ended the conversation, if QEMU's closing of the socket did not.</summary>
     public Exception? Failure { get; private set; }
@@ -66,6 +70,8 @@ public sealed class VirtualFunction : IDisposable
 
     ulong? Answer(ProxyCommand command, ReadOnlySpan<byte> body)
     {
+        if (!IsOnTheBus && command is not (ProxyCommand.SyncSystemMemory or ProxyCommand.SetInterrupt))
+            return ulong.MaxValue;
         switch (command)
         {
             case ProxyCommand.ConfigRead:

@@ -29,8 +29,9 @@ public sealed class LabCommand
         Command = command;
         var started = agent.Ask("guest-exec", new()
         {
-            ["path"] = "/bin/bash",
-            ["arg"] = new JsonArray("-c", Timed, command),
+            // A session of its own, so that all of it can be killed at once.
+            ["path"] = "/usr/bin/setsid",
+            ["arg"] = new JsonArray("/bin/bash", "-c", Timed, command),
             ["capture-output"] = true,
         });
         ProcessId = started!["pid"]!.GetValue<long>();
@@ -38,7 +39,7 @@ public sealed class LabCommand
 
     public string Command { get; }
 
-    /// <summary>The shell's process in the guest.</summary>
+    /// <summary>The shell's process in the guest, which leads the command's process group.</summary>
     public long ProcessId { get; }
 
     /// <summary>Whether it ended, and all that holds its output as well: a daemon it leaves behind must redirect its own.</summary>
@@ -61,6 +62,9 @@ public sealed class LabCommand
             pause = pause * 1.25 < LongestPause ? pause * 1.25 : LongestPause;
         }
     }
+
+    /// <summary>Kills the command and its children, as far as they can be killed: one that hangs in the kernel cannot.</summary>
+    public void Kill() => new LabCommand(agent, $"kill -KILL -- -{ProcessId}").Wait(TimeSpan.FromSeconds(30));
 
     LabResult? Look()
     {

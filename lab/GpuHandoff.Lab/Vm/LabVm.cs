@@ -13,6 +13,7 @@ public sealed class LabVm : IDisposable
     const int Boots = 2;
     static readonly TimeSpan DefaultLimit = TimeSpan.FromMinutes(2);
     static readonly TimeSpan BootLimit = TimeSpan.FromMinutes(5);
+    static readonly TimeSpan SyncInterval = TimeSpan.FromSeconds(5);
     static readonly TimeSpan OtherVmLimit = TimeSpan.FromMinutes(30);
 
     readonly FileLock turn;
@@ -56,8 +57,6 @@ public sealed class LabVm : IDisposable
             monitor = Connect(folder.Monitor, path => new Monitor(path));
             agent = Connect(folder.Agent, path => new Agent(path));
             WaitForAgent(clock);
-            // The agent is there before udev has loaded the modules for what it found; a case wants a machine at rest.
-            Run("udevadm settle --timeout=120", BootLimit).Ok();
             BootTime = clock.Elapsed;
         }
         catch
@@ -191,8 +190,23 @@ public sealed class LabVm : IDisposable
         monitor.Ask("screendump", new() { ["filename"] = Path.GetFullPath(hostPath), ["format"] = "png" });
     }
 
-    /// <summary>Ends the machine at once: what a crash of the host is to a handoff.</summary>
-    public void PullThePlug() => monitor.Ask("quit");
+    /// <summary>Boots the machine once more; its disk keeps what was written, and the cards are reset.</summary>
+    /// <param name="crash">Without a shutdown: what had not reached the disk is lost, as when a host crashes.</param>
+    public void Reboot(bool crash = false)
+    {
+        ThrowIfLost();
+        // Else a reset ends QEMU, which is how an early panic is noticed.
+        monitor.Ask("set-action", new() { ["reboot"] = "reset" });
+        monitor.ForgetEvents();
+        if (crash)
+            monitor.Ask("system_reset");
+        else
+            Start("systemctl reboot");
+        // The old system's agent must not pass for the new one's.
+        monitor.WaitFor("RESET", BootLimit);
+        WaitForAgent(Stopwatch.StartNew());
+        monitor.Ask("set-action", new() { ["reboot"] = "shutdown" });
+    }
 
     /// <summary>Runs a part of a test; when it fails, the guest's kernel log and process states are kept under its name.</summary>
     public void Case(Action part, [CallerMemberName] string name = "")
@@ -270,13 +284,23 @@ public sealed class LabVm : IDisposable
 
     void WaitForAgent(Stopwatch clock)
     {
-        agent.SendSync();
-        while (!agent.ReceivedSync(TimeSpan.FromMilliseconds(500)))
+        var asked = -SyncInterval;
+        do
         {
             ThrowIfLost();
             if (clock.Elapsed > BootLimit)
                 throw new LabVmLost($"the guest's agent does not answer after {BootLimit.TotalMinutes:f0} min\n{LastWords()}");
+            if (clock.Elapsed >= asked + SyncInterval)
+            {
+                // Once more from time to time: a reset forgets what was on its way.
+                asked = clock.Elapsed;
+                agent.SendSync();
+            }
         }
+        while (!agent.ReceivedSync(TimeSpan.FromMilliseconds(500)));
+
+        // The agent is there before udev has loaded the modules for what it found; a case wants a machine at rest.
+        Run("udevadm settle --timeout=120", BootLimit).Ok();
     }
 
     string LastWords() => File.Exists(folder.Console)

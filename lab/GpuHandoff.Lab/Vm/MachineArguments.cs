@@ -100,7 +100,7 @@ sealed class MachineArguments
             // Every function of a slot with the multifunction bit: else it gets a group of its own after a rescan.
             Add("-device", $"x-pci-proxy-dev,bus={parent},id=gpu{index}f{number},fd={function.DescriptorForQemu},"
                 + $"addr={slot:x}.{number:x},multifunction=on");
-            plugged.Add(new(new(0, bus, slot, number), function.Kind, function.Log));
+            plugged.Add(new(new(0, bus, slot, number), function));
         }
         if (gpu.Stranger)
             Add("-device", $"e1000,bus={parent},addr={StrangerSlot:x}.0,romfile=");

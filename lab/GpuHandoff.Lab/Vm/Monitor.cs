@@ -7,6 +7,7 @@ sealed class Monitor : IDisposable
 {
     static readonly TimeSpan Limit = TimeSpan.FromSeconds(20);
     readonly JsonLine line;
+    readonly List<string> events = [];
 
     public Monitor(string path)
     {
@@ -14,6 +15,20 @@ sealed class Monitor : IDisposable
         _ = line.Receive(Limit) ?? throw new LabVmLost("QEMU's monitor does not greet");
         Ask("qmp_capabilities");
     }
+
+    /// <summary>Waits for an event; those that came with the answers so far are remembered.</summary>
+    public void WaitFor(string @event, TimeSpan limit)
+    {
+        var until = DateTime.UtcNow + limit;
+        while (!events.Remove(@event))
+        {
+            var message = line.Receive(until - DateTime.UtcNow)
+                ?? throw new LabVmLost($"QEMU has not reported {@event} within {limit.TotalMinutes:f0} min");
+            Remember(message);
+        }
+    }
+
+    public void ForgetEvents() => events.Clear();
 
     public JsonNode? Ask(string command, JsonObject? arguments = null)
     {
@@ -29,9 +44,15 @@ sealed class Monitor : IDisposable
                 throw new LabVmLost($"QEMU refused {command}: {error["desc"]}");
             if (answer.ContainsKey("return"))
                 return answer["return"];
-            // Events come in between.
+            Remember(answer);
         }
         throw new LabVmLost($"QEMU's monitor does not answer {command}");
+    }
+
+    void Remember(JsonObject message)
+    {
+        if (message["event"] is { } name)
+            events.Add(name.GetValue<string>());
     }
 
     public void Dispose() => line.Dispose();

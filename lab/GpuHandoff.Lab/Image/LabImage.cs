@@ -9,7 +9,7 @@ namespace GpuHandoff.Lab.Image;
 public sealed record LabImage(string Disk, string Kernel, string Initrd, string About)
 {
     static readonly TimeSpan BuildLimit = TimeSpan.FromMinutes(30);
-    static readonly string[] Needs = ["mmdebstrap", "mke2fs", "chroot"];
+    static readonly string[] Needs = ["setpriv", "setsid", "mmdebstrap", "mke2fs", "chroot"];
 
     /// <summary>The image of the recipe in this checkout, built now if nobody did before (some minutes).</summary>
     /// <exception cref="LabUnavailable">It is not there and cannot be built here.</exception>
@@ -71,7 +71,9 @@ public sealed record LabImage(string Disk, string Kernel, string Initrd, string 
         var result = Path.Combine(making, "out");
         var log = new StringBuilder();
 
-        var start = new ProcessStartInfo(Path.Combine(LabPlaces.Recipe, "build"), [result, Path.Combine(making, "work")])
+        // A session of its own, told to end when we do: else it would go on while another one begins.
+        var start = new ProcessStartInfo("setpriv",
+            ["--pdeathsig", "TERM", "--", "setsid", Path.Combine(LabPlaces.Recipe, "build"), result, Path.Combine(making, "work")])
         {
             RedirectStandardError = true,
             RedirectStandardOutput = true,

@@ -1,0 +1,21 @@
+namespace GpuHandoff.Lab.Vm;
+
+/// <summary>The machine that a lab case wants.</summary>
+public sealed record LabMachine
+{
+    /// <summary>Names the folder of the evidence: <c>artifacts/lab/NAME/</c>.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>The cards, from bus 01 on; each is behind a root port of its own.</summary>
+    public IReadOnlyList<LabGpu> Gpus { get; init; } = [LabGpu.Standard];
+
+    public int MemoryMiB { get; init; } = 2048;
+
+    /// <summary>Added to the kernel's command line; a later argument wins over an earlier one.</summary>
+    public string KernelArguments { get; init; } = "";
+
+    public IReadOnlyList<LabFile> Files { get; init; } = [];
+
+    /// <summary>Whether there is a display (bochs), with a picture for <see cref="LabVm.Screendump"/>.</summary>
+    public bool Display { get; init; }
+}

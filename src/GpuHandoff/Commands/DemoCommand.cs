@@ -1,6 +1,7 @@
 using System.CommandLine;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
+using GpuHandoff.Linux;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
 using GpuHandoff.Screen;
@@ -59,7 +60,7 @@ static class DemoCommand
             var gpus = ((Selection.Chosen)Selection.Of(machine, null)).Gpus;
             if (Planner.Plan(machine, new(target, gpus), Policy.Default) is not Answer.Planned { Plan: var plan })
                 return null;
-            var witness = new Witness(Console.Out, steps: true, quiet: false, live: false);
+            var witness = new Witness(Output.Standard, steps: true, quiet: false, live: false);
             witness.Begins(plan);
             var outcome = new Executor(kernel, ledger, witness, Limits.Default).Run(plan, CancellationToken.None);
             witness.Ends(plan, outcome);
@@ -69,9 +70,9 @@ static class DemoCommand
         void Status()
         {
             foreach (var function in Surveyor.Glance(kernel))
-                Console.Out.WriteLine($"{Say.Tag} {function.Address} driver={function.Owner.Driver}");
+                Say.Line($"{function.Address} driver={function.Owner.Driver}", Output.Standard);
         }
 
-        static void Title(string text) => Console.Out.WriteLine($"\n# {text}");
+        static void Title(string text) => Output.Standard.Write($"\n# {text}\n");
     }
 }

@@ -117,7 +117,7 @@ static class HandOver
         if (wish.Json)
             Say.Data(Report.Of(plan));
         else
-            Console.Out.Write(PlanText.Of(plan));
+            Output.Standard.Write(PlanText.Of(plan));
         return ExitCode.Done;
     }
 

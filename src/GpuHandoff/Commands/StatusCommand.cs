@@ -59,7 +59,7 @@ static class StatusCommand
         if (json)
             Say.Data(machine);
         else
-            MachineTable.Print(machine);
+            Output.Standard.Write(MachineTable.Of(machine));
         return ExitCode.Done;
     }
 
@@ -75,7 +75,7 @@ static class StatusCommand
                 "gpu-handoff status --verbose tells of every display card, --gpu ADDRESS of another maker's", null);
             return ExitCode.Refused;
         }
-        Console.Out.Write(lines);
+        Output.Standard.Write(lines.ToString());
         return ExitCode.Done;
     }
 }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Reflection;
+using GpuHandoff.Linux;
 using GpuHandoff.Runs;
 
 namespace GpuHandoff.Commands;
@@ -12,7 +13,7 @@ static class VersionCommand
         command.SetAction(_ =>
         {
             var version = typeof(VersionCommand).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>();
-            Console.Out.WriteLine($"gpu-handoff {version?.InformationalVersion}");
+            Output.Standard.Write($"gpu-handoff {version?.InformationalVersion}\n");
             return ExitCode.Done;
         });
         return command;

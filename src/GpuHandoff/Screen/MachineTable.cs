@@ -1,72 +1,89 @@
+using System.Text;
 using GpuHandoff.Checks;
 using GpuHandoff.Machines;
-using Spectre.Console;
 
 namespace GpuHandoff.Screen;
 
 /// <summary>Everything that the survey knows, for eyes: <c>status --verbose</c>.</summary>
 static class MachineTable
 {
-    const int WithoutTerminal = 160;
+    static readonly string[] _columns =
+        ["function", "driver", "override", "group", "power", "irqs", "reset methods", "BARs", "what"];
 
-    public static void Print(Machine machine)
+    public static string Of(Machine machine)
     {
-        var console = AnsiConsole.Console;
-        if (Console.IsOutputRedirected)
-            console.Profile.Width = WithoutTerminal;
-
+        var text = new StringBuilder();
         foreach (var gpu in machine.Gpus)
         {
-            var table = new Table().Title(Markup.Escape(gpu.ToString())).Border(TableBorder.Ascii2);
-            table.AddColumns("function", "what", "driver", "override", "group", "power", "reset methods", "BARs", "interrupts");
-            foreach (var function in gpu.Functions.Concat(gpu.Neighbours))
-                table.AddRow([.. Row(function, gpu).Select(cell => new Text(cell))]);
-            console.Write(table);
+            text.Append(gpu).Append('\n');
             if (gpu.Uuid is { } uuid)
-                console.WriteLine($"uuid       {uuid}");
+                text.Append("uuid ").Append(uuid).Append('\n');
+            Table(text, [_columns, .. gpu.Functions.Concat(gpu.Neighbours).Select(f => Row(f, gpu))]);
             if (machine.HomeOf(gpu) is { } home)
-                console.WriteLine($"home       {string.Join(", ", home.Functions.Select(f => $"{f.Function} {f.Owner}"))}");
+                text.Append("away from ").AppendJoin(", ", home.Functions.Select(f => $"{f.Function} {f.Owner}")).Append('\n');
+            text.Append('\n');
         }
-        foreach (var (name, value) in Facts(machine))
-            console.WriteLine($"{name,-10} {value}");
+        Table(text, [.. Facts(machine)]);
+        return text.ToString();
     }
 
-    static IEnumerable<string> Row(PciFunction function, Gpu gpu) =>
+    /// <summary>Columns as wide as their widest cell, two spaces apart.</summary>
+    static void Table(StringBuilder text, IReadOnlyList<string[]> rows)
+    {
+        var widths = Enumerable.Range(0, rows[0].Length).Select(i => rows.Max(row => row[i].Length)).ToArray();
+        foreach (var row in rows)
+        {
+            var line = string.Join("  ", row.Select((cell, i) => cell.PadRight(widths[i])));
+            text.Append(line.TrimEnd()).Append('\n');
+        }
+    }
+
+    static string[] Row(PciFunction function, Gpu gpu) =>
     [
         function.Address.ToString(),
-        $"{function.Name ?? function.Id.ToString()} ({function.Class.Say()}{(function.BootVga == true ? ", boot" : "")}{(gpu.Neighbours.Contains(function) ? ", neighbour" : "")})",
-        function.Owner.Driver ?? "",
-        function.Owner.Only ?? "",
-        function.Group?.ToString() ?? "",
-        function.PowerState ?? "",
-        string.Join(' ', function.ResetMethods),
-        string.Join(' ', function.Bars.Select(b => $"{b.Index}:{Size(b.Size)}")),
+        function.Owner.Driver ?? "-",
+        function.Owner.Only ?? "-",
+        function.Group?.ToString() ?? "-",
+        function.PowerState ?? "-",
         function.Interrupts.ToString(),
+        function.ResetMethods is [] ? "-" : string.Join(' ', function.ResetMethods),
+        function.Bars is [] ? "-" : string.Join(' ', function.Bars.Select(b => $"{b.Index}:{Size(b.Size)}")),
+        $"{function.Name ?? function.Id.ToString()}, {function.Class.Say()}"
+            + (function.BootVga == true ? ", boot display" : "")
+            + (gpu.Neighbours.Contains(function) ? ", neighbour in the group" : ""),
     ];
 
-    static IEnumerable<(string Name, string Value)> Facts(Machine machine)
+    static IEnumerable<string[]> Facts(Machine machine)
     {
-        yield return ("kernel", machine.Release);
-        yield return ("iommu", machine.IommuIsOn ? "on" : "off");
-        yield return ("nvidia", machine.Nvidia?.ToString() ?? "not loaded");
+        yield return ["kernel", machine.Release];
+        yield return ["iommu", machine.IommuIsOn ? "on" : "off"];
+        yield return ["nvidia", machine.Nvidia?.ToString() ?? "not loaded"];
         foreach (var module in NvidiaStack.TopDown.Reverse().Append("vfio_pci").Select(machine.Module)
             .Where(m => m.State != ModuleState.Absent))
         {
-            yield return ("module", $"{module.Name} {module.State}, {module.RefCount?.ToString() ?? "no"} references"
+            yield return ["module", $"{module.Name} {Word(module.State)}, {module.RefCount?.ToString() ?? "uncounted"} references"
                 + (module.Holders is [] ? "" : $" ({string.Join(", ", module.Holders)})")
-                + (module.Parameters is [] ? "" : $", {string.Join(' ', module.Parameters)}"));
+                + (module.Parameters is [] ? "" : $", {string.Join(' ', module.Parameters)}")];
         }
         if (machine.VfioIds is not [])
-            yield return ("vfio ids", string.Join(' ', machine.VfioIds));
+            yield return ["vfio ids", string.Join(' ', machine.VfioIds)];
         foreach (var card in machine.DrmCards)
-            yield return ("drm", $"{string.Join(' ', card.Nodes)} of {card.Function}");
+            yield return ["drm", $"{string.Join(' ', card.Nodes)} of {card.Function}"];
         foreach (var buffer in machine.FrameBuffers)
-            yield return ("fb", $"{buffer.Name} {buffer.Driver}{(buffer.Function is { } function ? $" of {function}" : "")}");
+            yield return ["fb", $"{buffer.Name} {buffer.Driver}{(buffer.Function is { } function ? $" of {function}" : "")}"];
         foreach (var console in machine.Consoles)
-            yield return ("console", $"{console.Number} {console.Name}{(console.Bound ? ", bound" : "")}");
+            yield return ["console", $"{console.Number} {console.Name}{(console.Bound ? ", bound" : "")}"];
         foreach (var user in machine.Users)
-            yield return ("user", user.ToString());
+            yield return ["user", user.ToString()];
     }
+
+    static string Word(ModuleState state) => state switch
+    {
+        ModuleState.BuiltIn => "built in",
+        ModuleState.Loading => "being loaded",
+        ModuleState.Unloading => "being unloaded",
+        _ => "loaded",
+    };
 
     static string Size(ulong bytes) => bytes switch
     {

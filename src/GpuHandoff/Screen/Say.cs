@@ -1,5 +1,6 @@
 using System.Text.Json;
 using GpuHandoff.Formats;
+using GpuHandoff.Linux;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 
@@ -10,15 +11,15 @@ static class Say
 {
     public const string Tag = "[gpu-handoff]";
 
-    public static void Line(string text) => Line(text, Console.Error);
+    public static void Line(string text) => Line(text, Output.Error);
 
-    public static void Line(string text, TextWriter output) => output.WriteLine($"{Tag} {text}");
+    public static void Line(string text, Output output) => output.Write($"{Tag} {text}\n");
 
     public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state) =>
-        Trouble(what, evidence, hint, state, Console.Error);
+        Trouble(what, evidence, hint, state, Output.Error);
 
     /// <summary>What happened, the evidence, what to do, the state now.</summary>
-    public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state, TextWriter output)
+    public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state, Output output)
     {
         Line(what, output);
         foreach (var line in evidence)
@@ -47,7 +48,7 @@ static class Say
         Line("nothing was changed");
     }
 
-    public static void Data(Machine machine) => Console.Out.WriteLine(JsonSerializer.Serialize(machine, Json.Default.Machine));
+    public static void Data(Machine machine) => Output.Standard.Write(JsonSerializer.Serialize(machine, Json.Default.Machine) + "\n");
 
-    public static void Data(Report report) => Console.Out.WriteLine(JsonSerializer.Serialize(report, ReportJson.Default.Report));
+    public static void Data(Report report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Default.Report) + "\n");
 }

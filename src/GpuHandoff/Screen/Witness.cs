@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using GpuHandoff.Commands;
+using GpuHandoff.Linux;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
 using GpuHandoff.Steps;
@@ -7,7 +8,7 @@ using GpuHandoff.Steps;
 namespace GpuHandoff.Screen;
 
 /// <summary>Tells a run as it goes: a line a phase for a task log, every step with its time where someone watches.</summary>
-sealed class Witness(TextWriter output, bool steps, bool quiet, bool live) : IWitness
+sealed class Witness(Output output, bool steps, bool quiet, bool live) : IWitness
 {
     readonly Stopwatch _whole = Stopwatch.StartNew();
     readonly List<string> _done = [];
@@ -15,8 +16,8 @@ sealed class Witness(TextWriter output, bool steps, bool quiet, bool live) : IWi
     /// <summary>On a terminal every step, elsewhere a line a phase; <c>--verbose</c> and <c>--quiet</c> as they say.</summary>
     public static Witness For(Wish wish)
     {
-        var terminal = !Console.IsErrorRedirected;
-        return new(Console.Error, steps: terminal || wish.Verbose, quiet: wish.Quiet, live: terminal);
+        var terminal = Output.Error.IsTerminal();
+        return new(Output.Error, steps: terminal || wish.Verbose, quiet: wish.Quiet, live: terminal);
     }
 
     public void Begins(Plan plan)

@@ -1,0 +1,50 @@
+# One word a job; `make help` lists them. DOTNET may name another dotnet.
+DOTNET   ?= dotnet
+SOLUTION := GpuHandoff.slnx
+BINARY   := artifacts/publish/gpu-handoff
+UNIT     := tests/GpuHandoff.Core.Tests tests/GpuHandoff.Linux.Tests tests/GpuHandoff.Cli.Tests
+SOURCES   = $(shell find src -name '*.cs' -o -name '*.csproj' -o -name '*.txt') Directory.Build.props Directory.Packages.props src/Directory.Build.props
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test unit format lab bench publish install uninstall clean
+
+help:		## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build:		## Compile everything; warnings are errors
+	$(DOTNET) build $(SOLUTION) --nologo -v quiet
+
+demo:		## Show the main job on a simulated host: no root, no GPU
+	@$(DOTNET) build src/GpuHandoff --nologo -v quiet -f net10.0
+	@$(DOTNET) run --project src/GpuHandoff --no-build -f net10.0 -- demo
+
+test:		## Install what the tests need, then run every test, the lab's too
+	lab/install-needs
+	$(MAKE) build format unit lab
+
+format:		## Check the formatting
+	$(DOTNET) format $(SOLUTION) --no-restore --verify-no-changes
+
+unit: build	## Run the tests that need no lab
+	@set -e; for project in $(UNIT); do $(DOTNET) test $$project --no-build --nologo; done
+
+lab: build publish	## Run the real NVIDIA modules in QEMU; the first run builds the image
+	packaging/lab-tests
+
+bench: build publish	## Measure in the lab and write docs/performance.md
+	$(DOTNET) run --project bench/GpuHandoff.Bench --no-build
+
+publish: $(BINARY)	## Make the one native binary that a host needs
+$(BINARY): $(SOURCES) packaging/publish
+	packaging/publish $@
+
+PREFIX ?= /usr/local
+install: publish	## Install the binary and the man page below PREFIX
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/gpu-handoff
+	install -D -m 0644 packaging/gpu-handoff.8 $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
+
+uninstall:	## Remove what install put there
+	rm -f $(DESTDIR)$(PREFIX)/sbin/gpu-handoff $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
+
+clean:		## Remove everything that was built
+	rm -rf artifacts

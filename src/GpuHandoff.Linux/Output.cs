@@ -1,0 +1,36 @@
+using System.Text;
+using GpuHandoff.Linux.Interop;
+
+namespace GpuHandoff.Linux;
+
+/// <summary>
+/// Standard output or error, written straight to the descriptor: System.Console starts a thread for signals and looks the
+/// terminal over first, which costs more than all of <c>status</c>.
+/// </summary>
+public sealed class Output
+{
+    readonly int _file;
+
+    Output(int file) => _file = file;
+
+    public static Output Standard { get; } = new(1);
+
+    public static Output Error { get; } = new(2);
+
+    public bool IsTerminal() => Libc.IsATerminal(_file) == 1;
+
+    /// <summary>Writes all of it. A reader that has gone away (EPIPE) takes nothing from us: the work goes on.</summary>
+    public void Write(string text)
+    {
+        ReadOnlySpan<byte> left = Encoding.UTF8.GetBytes(text);
+        while (left.Length > 0)
+        {
+            var written = Libc.Write(_file, left, left.Length);
+            if (written < 0 && Libc.LastError() == Spawned.Interrupted)
+                continue;
+            if (written <= 0)
+                return;
+            left = left[(int)written..];
+        }
+    }
+}

@@ -21,8 +21,15 @@ sealed class JsonLine : IDisposable
         var bytes = Encoding.UTF8.GetBytes((sentinel ? "\u0000" : "") + message.ToJsonString() + "\n");
         if (sentinel)
             bytes[0] = 0xff;    // the agent's parser starts afresh at this byte, whatever stood before
-        for (var sent = 0; sent < bytes.Length;)
-            sent += socket.Send(bytes.AsSpan(sent));
+        try
+        {
+            for (var sent = 0; sent < bytes.Length;)
+                sent += socket.Send(bytes.AsSpan(sent));
+        }
+        catch (SocketException)
+        {
+            throw HungUp();
+        }
     }
 
     /// <summary>The next object, or null when none came in time.</summary>
@@ -37,9 +44,9 @@ sealed class JsonLine : IDisposable
                 if (left <= TimeSpan.Zero || !socket.Poll(left, SelectMode.SelectRead))
                     return null;
                 start = 0;
-                end = socket.Receive(buffer);
+                end = Receive();
                 if (end == 0)
-                    throw new LabVmLost("the other end hung up");
+                    throw HungUp();
             }
             var next = buffer[start++];
             switch (next)
@@ -59,6 +66,21 @@ sealed class JsonLine : IDisposable
             }
         }
     }
+
+    // A QEMU that ends with something unread in its socket is a reset here, not an end.
+    int Receive()
+    {
+        try
+        {
+            return socket.Receive(buffer);
+        }
+        catch (SocketException)
+        {
+            return 0;
+        }
+    }
+
+    static LabVmLost HungUp() => new("QEMU hung up");
 
     public void Dispose()
     {

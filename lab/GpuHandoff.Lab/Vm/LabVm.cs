@@ -297,10 +297,25 @@ public sealed class LabVm : IDisposable
                 agent.SendSync();
             }
         }
-        while (!agent.ReceivedSync(TimeSpan.FromMilliseconds(500)));
+        while (!Answered());
 
         // The agent is there before udev has loaded the modules for what it found; a case wants a machine at rest.
         Run("udevadm settle --timeout=120", BootLimit).Ok();
+    }
+
+    bool Answered()
+    {
+        try
+        {
+            return agent.ReceivedSync(TimeSpan.FromMilliseconds(500));
+        }
+        catch (LabVmLost)
+        {
+            // What QEMU and the guest said last tells more than a socket that was hung up.
+            qemu.WaitForEnd(TimeSpan.FromSeconds(5));
+            ThrowIfLost();
+            throw;
+        }
     }
 
     string LastWords() => File.Exists(folder.Console)

@@ -39,7 +39,8 @@ sealed class MachineArguments
     void Base(LabMachine machine, string accelerator)
     {
         // The proxy device shares the guest's memory with its server, hence the memfd. Split irqchip: else no intremap.
-        // No SATA, no nested virtualization: udev would load modules for them. la57 off: a fifth level of page tables is one more to walk in software.
+        // No SATA, no nested virtualization: udev would load modules for them. No la57: a fifth level of page tables is one
+        // more to walk in software.
         Add("-M", $"q35,accel={accelerator},kernel-irqchip=split,sata=off,smbus=off,memory-backend=mem0");
         Add("-object", $"memory-backend-memfd,id=mem0,size={machine.MemoryMiB}M,share=on");
         Add("-m", $"{machine.MemoryMiB}", "-smp", "2", "-cpu", accelerator == "kvm" ? "host" : "max,la57=off,svm=off");

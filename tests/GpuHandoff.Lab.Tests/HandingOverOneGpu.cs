@@ -1,0 +1,213 @@
+namespace GpuHandoff.Lab.Tests;
+
+/// <summary>The main job on the real modules: the only NVIDIA GPU and its audio function.</summary>
+[Trait("Category", "Lab")]
+public sealed class HandingOverOneGpu(OneGpu one) : IClassFixture<OneGpu>
+{
+    const string AllModules = "nvidia nvidia_drm nvidia_modeset nvidia_uvm";
+
+    Host Host => one.Host;
+
+    PluggedGpu Gpu => Host.Vm.Gpus[0];
+
+    [LabFact]
+    public void It_goes_and_comes_back_again_and_again_and_everything_is_as_before() => Host.Case(() =>
+    {
+        for (var round = 0; round < 3; round++)
+        {
+            Host.Modules().ShouldBe(AllModules);
+            (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("nvidia", "snd_hda_intel"));
+            var before = Host.Picture();
+
+            Host.Tool(0, "to_vfio");
+            Host.Tool(0, "status").Text.ShouldBe($"[gpu-handoff] {Gpu.Functions[0].Address} driver=vfio-pci\n[gpu-handoff] {Gpu.Functions[1].Address} driver=vfio-pci");
+            Host.Modules().ShouldBe("");
+            (Host.Override(Gpu, 0), Host.Override(Gpu, 1)).ShouldBe(("vfio-pci", "vfio-pci"));
+            Host.Vm.Run("ls /dev/nvidia*").ExitCode.ShouldNotBe(0, "a stale node would load the driver again");
+
+            Host.Tool(0, "to_nvidia");
+            Host.Tool(0, "status").Text.ShouldBe($"[gpu-handoff] {Gpu.Functions[0].Address} driver=nvidia\n[gpu-handoff] {Gpu.Functions[1].Address} driver=snd_hda_intel");
+            (Host.Override(Gpu, 0), Host.Override(Gpu, 1)).ShouldBe(("(null)", "(null)"));
+            Host.Picture().ShouldBe(before, $"round {round}");
+        }
+    });
+
+    [LabFact]
+    public void Twice_in_a_row_is_a_no_op_in_both_directions() => Host.Case(() =>
+    {
+        Host.Tool(0, "to_nvidia").Errors.ShouldContain("nothing to do");
+        Host.Tool(0, "to-vfio");
+        var lent = Host.Picture();
+        Host.Tool(0, "handoff vfio").Errors.ShouldContain("nothing to do");
+        Host.Picture().ShouldBe(lent);
+        Host.Tool(0, "handoff nvidia");
+        Host.Tool(0, "to_host").Errors.ShouldContain("nothing to do");
+    });
+
+    [LabFact]
+    public void A_dry_run_and_a_plan_change_nothing() => Host.Case(() =>
+    {
+        var before = Host.Picture();
+        Host.Tool(0, "to_vfio --dry-run").Text.ShouldContain("and unload nvidia");
+        Host.Tool(0, "plan to_vfio").Text.ShouldContain("undo: ");
+        Host.Tool(0, "plan to_vfio --json").Text.ShouldContain("\"unload-driver\"");
+        Host.Picture().ShouldBe(before);
+    });
+
+    [LabFact]
+    public void With_the_modules_kept_loaded_the_card_alone_goes_and_comes_back() => Host.Case(() =>
+    {
+        Host.Tool(0, "to_vfio --policy unbind");
+        Host.Modules().ShouldBe("nvidia nvidia_modeset nvidia_uvm", "550 cannot unbind a card under nvidia_drm, so that had to go");
+        (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("vfio-pci", "vfio-pci"));
+        Host.Tool(0, "to_nvidia");
+    });
+
+    [LabFact]
+    public void A_held_nvidiactl_is_a_quick_refusal_that_names_the_holder() => Host.Case(() =>
+    {
+        var holder = Host.Vm.Start("exec -a holder sleep 600 < /dev/nvidiactl");
+        Host.Vm.Run("for i in $(seq 50); do grep -q '^nvidia .* 3 ' /proc/modules && exit 0; sleep 0.1; done; exit 1").Ok();
+
+        var refused = Host.Refused("to_vfio");
+        refused.ShouldContain("sleep (/dev/nvidiactl)");
+        refused.ShouldContain("[gpu-in-use]");
+        Host.Tool(1, "to_vfio --quiet").Took.ShouldBeLessThan(TimeSpan.FromSeconds(5));
+
+        holder.Kill();
+        Host.Vm.Run("for i in $(seq 50); do grep -q '^nvidia .* 2 ' /proc/modules && exit 0; sleep 0.1; done; exit 1").Ok();
+        Host.Tool(0, "to_vfio");
+        Host.Tool(0, "to_nvidia");
+    });
+
+    [LabFact]
+    public void A_held_sound_card_is_named_before_anything_is_touched() => Host.Case(() =>
+    {
+        var holder = Host.Vm.Start("exec sleep 600 < /dev/snd/controlC0");
+        Host.Vm.Run("for i in $(seq 50); do grep -q '^snd_hda_intel .* 1 ' /proc/modules && exit 0; sleep 0.1; done; exit 1").Ok();
+        Host.Refused("to_vfio").ShouldContain("sleep (/dev/snd/controlC0)");
+        holder.Kill();
+        Host.Vm.Run("for i in $(seq 50); do grep -q '^snd_hda_intel .* 0 ' /proc/modules && exit 0; sleep 0.1; done; exit 1").Ok();
+    });
+
+    [LabFact]
+    public void An_unknown_gpu_is_refused_with_the_list_of_those_there() => Host.Case(() =>
+    {
+        Host.Refused("to_vfio --gpu 0b:00").ShouldContain(Gpu.Functions[0].Address.ToString());
+        Host.Refused("to_vfio --gpu 1");
+        Host.Refused("to_nvidia --gpu nonsense");
+    });
+
+    [LabFact]
+    public void Without_vfio_pci_nothing_is_handed_over() => Host.Case(() =>
+    {
+        // As if this kernel had none: not loaded, and not to be found by modprobe.
+        Host.Vm.Run("""
+            modprobe -r vfio_pci; cd /lib/modules/$(uname -r) && find . -name 'vfio-pci.ko*' -exec mv {} /root/ \; && depmod
+            """).Ok();
+        try
+        {
+            Host.Refused("to_vfio").ShouldContain("[vfio-pci-missing]");
+        }
+        finally
+        {
+            Host.Vm.Run("mv /root/vfio-pci.ko* /lib/modules/$(uname -r)/kernel/drivers/vfio/pci/ && depmod && modprobe vfio-pci").Ok();
+        }
+    });
+
+    [LabFact]
+    public void Without_nvidias_module_the_card_does_not_leave_vfio_pci_for_nothing() => Host.Case(() =>
+    {
+        Host.Tool(0, "to_vfio");
+        Host.Vm.Run("mkdir -p /root/away && cd /lib/modules/$(uname -r) && "
+            + "find . -name 'nvidia.ko*' -exec cp -a --parents {} /root/away/ \\; -delete && depmod").Ok();
+        try
+        {
+            Host.Refused("to_nvidia").ShouldContain("[host-driver-missing]");
+        }
+        finally
+        {
+            Host.Vm.Run("cp -a /root/away/. /lib/modules/$(uname -r)/ && depmod").Ok();
+        }
+        Host.Tool(0, "to_nvidia");
+    });
+
+    [LabFact]
+    public void A_qemu_gets_the_card_and_runs_and_the_card_is_not_taken_from_it() => Host.Case(() =>
+    {
+        Host.Tool(0, "to_vfio");
+        Host.Vm.Run(NestedQemu.StartRunning(Gpu)).Ok();
+        Host.Vm.Run(NestedQemu.IsRunning).Ok().Text.ShouldContain("\"running\"");
+
+        var refused = Host.Refused("to_nvidia");
+        refused.ShouldContain("[vm-has-the-gpu]");
+        refused.ShouldContain("qemu-system-x86");
+        Host.Vm.Run(NestedQemu.IsRunning).Ok().Text.ShouldContain("\"running\"");
+        Host.Tool(0, "to_vfio").Errors.ShouldContain("nothing to do");
+
+        Host.Vm.Run(NestedQemu.Stop).Ok();
+        Host.Tool(0, "to_nvidia");
+    });
+
+    [LabFact]
+    public void With_nouveau_loaded_first_the_card_goes_to_the_vm_and_back_to_the_host() => Host.Case(() =>
+    {
+        Host.Vm.Run("modprobe -r nvidia_uvm nvidia_drm nvidia_modeset nvidia && modprobe nouveau").Ok();
+        var first = Host.Driver(Gpu, 0);
+        Host.Tool(0, "to_vfio");
+        (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("vfio-pci", "vfio-pci"));
+        Host.Tool(0, "to_nvidia");
+        // Without the GSP's firmware nouveau's probe fails in the lab, and the card had no driver: then NVIDIA's is wanted.
+        Host.Driver(Gpu, 0).ShouldBe(first is "" or "." ? "nvidia" : first);
+        Host.Vm.Run("rmmod nouveau; modprobe nvidia; modprobe nvidia_modeset; modprobe nvidia_drm; modprobe nvidia_uvm").Ok();
+    });
+
+    [LabFact]
+    public void Killed_in_the_middle_the_hand_over_can_be_finished_or_taken_back() => Host.Case(() =>
+    {
+        foreach (var next in new[] { "to_vfio", "to_nvidia" })
+        {
+            foreach (var delay in new[] { "0.15", "0.3", "0.6", "0.9" })
+            {
+                Host.Vm.Run($"timeout -s KILL {delay} gpu-handoff to_vfio --quiet");
+                // The hand ends the call that it is in; nothing else of ours is left.
+                Host.Vm.Run("for i in $(seq 50); do pgrep -f '[g]pu-handoff --hand' > /dev/null || exit 0; sleep 0.1; done; exit 1").Ok();
+                Host.Tool(0, next);
+                if (next == "to_vfio")
+                    Host.Tool(0, "to_nvidia");
+                (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("nvidia", "snd_hda_intel"));
+            }
+        }
+    });
+
+    [LabFact]
+    public void A_sigterm_in_the_middle_rolls_everything_back() => Host.Case(() =>
+    {
+        var before = Host.Picture();
+        var ended = Host.Vm.Run("gpu-handoff to_vfio --verbose & p=$!; sleep 0.35; kill -TERM $p; wait $p");
+        // On a slow day the signal may come before the first step or after the last: then it is done or nothing happened.
+        ended.ExitCode.ShouldBeOneOf(0, 3);
+        if (ended.ExitCode == 3)
+        {
+            ended.Errors.ShouldContain("everything is as it was before");
+            Host.Picture().ShouldBe(before);
+        }
+        Host.Tool(0, "to_nvidia");
+    });
+
+    [LabFact]
+    public void Two_runs_at_once_do_not_interleave() => Host.Case(() =>
+    {
+        var both = Host.Vm.Run("gpu-handoff to_vfio & a=$!; sleep 0.3; gpu-handoff to_nvidia & b=$!; wait $a; x=$?; wait $b; exit $((x + $?))");
+        both.ExitCode.ShouldBe(0, both.Errors);
+        both.Errors.ShouldContain("waiting for");
+        (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("nvidia", "snd_hda_intel"));
+    });
+
+    [LabFact]
+    public void No_child_of_ours_keeps_the_callers_pipe_open() => Host.Case(() =>
+    {
+        Host.Vm.Run("gpu-handoff to_vfio 2>&1 | cat > /root/log; grep -c . /root/log").Ok();
+        Host.Vm.Run("(gpu-handoff to_nvidia) 9> /run/held; ls -l /proc/[0-9]*/fd 2> /dev/null | grep -c /run/held").Text.ShouldBe("0");
+    });
+}

@@ -13,7 +13,7 @@ complete -c gpu-handoff -l help -s h -d 'Show help'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from plan' -a 'to_vfio to_nvidia to_host'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from handoff' -a 'vfio nvidia host'
 
-set -l act to_vfio to-vfio to_nvidia to-nvidia to_host to-host handoff
+set --local act to_vfio to-vfio to_nvidia to-nvidia to_host to-host handoff
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan $act" -l gpu -x -a all -d 'Which GPU'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan $act" -l json -d 'Print data instead of words'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan" -l root -x -a '(__fish_complete_directories)' \

@@ -1,5 +1,5 @@
 #compdef gpu-handoff
-# zsh completion for gpu-handoff. Goes to share/zsh/vendor-completions/_gpu-handoff.
+# zsh completion for gpu-handoff. Goes to share/zsh/site-functions/_gpu-handoff.
 
 local -a commands looking acting common
 commands=(

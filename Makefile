@@ -39,12 +39,18 @@ $(BINARY): $(SOURCES) packaging/publish
 	packaging/publish $@
 
 PREFIX ?= /usr/local
-install: publish	## Install the binary and the man page below PREFIX
+install: publish	## Install the binary, the man page and the completions below PREFIX
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/gpu-handoff
 	install -D -m 0644 packaging/gpu-handoff.8 $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
+	install -D -m 0644 packaging/completions/gpu-handoff.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
+	install -D -m 0644 packaging/completions/gpu-handoff.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
+	install -D -m 0644 packaging/completions/gpu-handoff.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
 
 uninstall:	## Remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/sbin/gpu-handoff $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
 
 clean:		## Remove everything that was built
 	rm -rf artifacts

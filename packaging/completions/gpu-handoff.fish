@@ -1,0 +1,30 @@
+# fish completion for gpu-handoff. Goes to share/fish/vendor_completions.d/gpu-handoff.fish.
+complete -c gpu-handoff -f
+complete -c gpu-handoff -n __fish_use_subcommand -a status -d 'Print one line a function'
+complete -c gpu-handoff -n __fish_use_subcommand -a plan -d 'Print what a hand-over would do'
+complete -c gpu-handoff -n __fish_use_subcommand -a to_vfio -d 'Hand the GPU to vfio-pci, ready for a VM'
+complete -c gpu-handoff -n __fish_use_subcommand -a to_nvidia -d 'Hand the GPU back to the host'
+complete -c gpu-handoff -n __fish_use_subcommand -a to_host -d 'Hand the GPU back to the host'
+complete -c gpu-handoff -n __fish_use_subcommand -a handoff -d 'The same by argument'
+complete -c gpu-handoff -n __fish_use_subcommand -a demo -d 'Show a hand-over on a simulated host'
+complete -c gpu-handoff -n __fish_use_subcommand -a version -d 'Print the version'
+complete -c gpu-handoff -n __fish_use_subcommand -l version -d 'Print the version'
+complete -c gpu-handoff -l help -s h -d 'Show help'
+complete -c gpu-handoff -n '__fish_seen_subcommand_from plan' -a 'to_vfio to_nvidia to_host'
+complete -c gpu-handoff -n '__fish_seen_subcommand_from handoff' -a 'vfio nvidia host'
+
+set --local act to_vfio to-vfio to_nvidia to-nvidia to_host to-host handoff
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan $act" -l gpu -x -a all -d 'Which GPU'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan $act" -l json -d 'Print data instead of words'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan" -l root -x -a '(__fish_complete_directories)' \
+    -d 'A recorded machine'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l policy -x -a 'unload unbind auto' \
+    -d 'How nvidia is made to let go'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l accept-neighbour -x \
+    -d 'A stranger in the IOMMU group that may go too'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l claim \
+    -d 'Take to the host even what was on vfio-pci before'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l dry-run -s n -d 'Print the plan and change nothing'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l timeout -x -d 'How many seconds it may take'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l quiet -s q -d 'Tell only what went wrong'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status $act" -l verbose -s v -d 'Tell everything'

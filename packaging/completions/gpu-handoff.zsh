@@ -1,0 +1,55 @@
+#compdef gpu-handoff
+# zsh completion for gpu-handoff. Goes to share/zsh/site-functions/_gpu-handoff.
+
+local -a commands looking acting common
+commands=(
+    'status:print one line a function'
+    'plan:print what a hand-over would do'
+    'to_vfio:hand the GPU to vfio-pci, ready for a VM'
+    'to_nvidia:hand the GPU back to the host'
+    'to_host:hand the GPU back to the host'
+    'handoff:the same by argument'
+    'demo:show a hand-over on a simulated host'
+    'version:print the version'
+)
+common=(
+    '--gpu[which GPU]:address, index or all:(all)'
+    '--json[print data instead of words]'
+    '--help[show help]'
+)
+looking=(
+    '--policy[how nvidia is made to let go]:way:(unload unbind auto)'
+    '*--accept-neighbour[a stranger in the IOMMU group that may go too]:address:'
+    '--claim[take to the host even what was on vfio-pci before]'
+)
+acting=(
+    '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]'
+    '--timeout[how long the steps may take together]:seconds:'
+    '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]'
+    '(-v --verbose)'{-v,--verbose}'[tell everything]'
+)
+
+if ((CURRENT == 2)); then
+    _describe -t commands command commands
+    _arguments '--help[show help]' '--version[print the version]'
+    return
+fi
+case $words[2] in
+    status)
+        shift words; ((CURRENT--))
+        _arguments $common '--root[a recorded machine]:folder:_files -/' \
+            '(-v --verbose)'{-v,--verbose}'[tell everything]'
+        ;;
+    plan)
+        shift words; ((CURRENT--))
+        _arguments $common $looking '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
+        ;;
+    handoff)
+        shift words; ((CURRENT--))
+        _arguments $common $looking $acting '1:target:(vfio nvidia host)'
+        ;;
+    to_vfio|to-vfio|to_nvidia|to-nvidia|to_host|to-host)
+        shift words; ((CURRENT--))
+        _arguments $common $looking $acting
+        ;;
+esac

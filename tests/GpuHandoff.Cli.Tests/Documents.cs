@@ -1,0 +1,155 @@
+using System.Text.RegularExpressions;
+using GpuHandoff.Checks;
+using GpuHandoff.Goals;
+
+namespace GpuHandoff.Cli.Tests;
+
+/// <summary>What is written about the program against what the program says of itself.</summary>
+public partial class Documents
+{
+    /// <summary>Each command by its names, with the long options of its help.</summary>
+    static readonly Lazy<IReadOnlyList<(string[] Names, string[] Options)>> _commands = new(() =>
+        [.. FirstColumn(Tool.Run("--help").Out, "Commands:").Select(Names).Select(names => (names, OptionsOf(names[0])))]);
+
+    public static TheoryData<string> Whole { get; } =
+    [
+        "README.md",
+        "docs/commands.md",
+        "packaging/gpu-handoff.8",
+        "packaging/completions/gpu-handoff.bash",
+        "packaging/completions/gpu-handoff.zsh",
+        "packaging/completions/gpu-handoff.fish",
+    ];
+
+    public static TheoryData<string> WithSynopsis { get; } = ["docs/commands.md", "packaging/gpu-handoff.8"];
+
+    [Theory]
+    [MemberData(nameof(Whole))]
+    public void A_document_names_every_command(string document)
+    {
+        var text = Read(document);
+        foreach (var (names, _) in _commands.Value)
+        {
+            // A completion offers one spelling of each command; words for people tell them all.
+            var told = names.Where(name => Regex.IsMatch(text, $@"(?<![\w-]){name}(?![\w-])")).ToList();
+            told.ShouldNotBeEmpty($"{document} does not know {string.Join(", ", names)}");
+            if (!document.Contains("completions"))
+                told.ShouldBe(names, ignoreOrder: false, $"{document} leaves a spelling out");
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Whole))]
+    public void A_document_names_every_long_option_and_no_other(string document)
+    {
+        var known = _commands.Value.SelectMany(c => c.Options).Concat(OptionsOf()).Distinct().ToList();
+        var told = document.EndsWith(".fish", StringComparison.Ordinal)
+            ? FishOption.Matches(Read(document)).Select(m => "--" + m.Groups[1].Value)
+            : LongOption.Matches(Read(document)).Select(m => m.Value);
+        told.Distinct().ShouldBe(known, ignoreOrder: true, document);
+    }
+
+    [Theory]
+    [MemberData(nameof(WithSynopsis))]
+    public void A_synopsis_gives_each_command_the_options_that_its_help_has(string document)
+    {
+        var synopsis = Synopsis(Read(document)).ToDictionary();
+        synopsis.Keys.ShouldBe(_commands.Value.Select(c => c.Names.Single(synopsis.ContainsKey)), ignoreOrder: true, document);
+        foreach (var (names, options) in _commands.Value)
+        {
+            var name = names.Single(synopsis.ContainsKey);
+            synopsis[name].ShouldBe(options.Where(o => o != "--help"), ignoreOrder: true, $"{document}: {name}");
+        }
+    }
+
+    [Theory]
+    [InlineData("README.md")]
+    [InlineData("docs/commands.md")]
+    [InlineData("docs/checks.md")]
+    public void Code_in_a_document_calls_only_commands_that_there_are(string document)
+    {
+        var known = _commands.Value.SelectMany(c => c.Names).ToList();
+        foreach (var command in Code.Matches(Read(document)).SelectMany(m => Call.Matches(m.Value)).Select(m => m.Groups[1].Value))
+            known.ShouldContain(command, document);
+    }
+
+    [Fact]
+    public void Every_check_has_a_page_with_its_reason_and_its_direction_and_there_is_no_other_page()
+    {
+        var text = Read("docs/checks.md");
+        var pages = Heading.Split(text).Skip(1).Chunk(2).ToDictionary(p => p[0], p => Whitespace.Replace(p[1], " "));
+        pages.Keys.Where(code => !code.Contains(' ')).ShouldBe(
+            Rules.All.Select(c => c.Code), ignoreOrder: false, "docs/checks.md, in the order of Rules.All");
+        foreach (var check in Rules.All)
+        {
+            pages[check.Code].ShouldContain($"Why: {check.Why}");
+            pages[check.Code].ShouldContain(check.When == Target.Vfio ? "When: to vfio-pci" : "When: back to the host");
+        }
+    }
+
+    [Theory]
+    [InlineData("demo", "")]
+    [InlineData("handoff", "--dry-run")]
+    public void The_help_is_read_as_it_is_meant(string command, string option)
+    {
+        var (_, options) = _commands.Value.Single(c => c.Names.Contains(command));
+        options.ShouldContain("--help");
+        options.Contains(option).ShouldBe(option.Length > 0);
+    }
+
+    /// <summary>A file of the repository, without roff's escapes.</summary>
+    static string Read(string document)
+    {
+        var text = File.ReadAllText(Path.Combine(Tool.Repository, document));
+        return document.EndsWith(".8", StringComparison.Ordinal)
+            ? string.Join('\n', text.Split('\n').Where(line => !line.StartsWith(@".\""", StringComparison.Ordinal)))
+                .Replace(@"\-", "-").Replace(@"\ ", " ")
+            : text;
+    }
+
+    static string[] OptionsOf(params string[] command) =>
+        [.. FirstColumn(Tool.Run([.. command, "--help"]).Out, "Options:").SelectMany(c => LongOption.Matches(c)).Select(m => m.Value)];
+
+    //   to-vfio, to_vfio                        Hand the GPU …
+    static IEnumerable<string> FirstColumn(string help, string section) =>
+        help.Split('\n').Select(line => line.TrimEnd('\r')).SkipWhile(line => line != section).Skip(1).TakeWhile(line => line.Length > 0)
+            .Select(line => line.TrimStart().Split("  ")[0]);
+
+    //   plan <TARGET>
+    static string[] Names(string column) => column.Split('<')[0].Split([',', ' '], StringSplitOptions.RemoveEmptyEntries);
+
+    /// <summary>The commands of a synopsis with their long options: a fenced block, or roff's .SY … .YS.</summary>
+    static IEnumerable<(string Command, string[] Options)> Synopsis(string text)
+    {
+        var blocks = text.Contains(".SY ")
+            ? Roff.Matches(text).Select(m => m.Groups[1].Value)
+            : Fence.Match(text).Groups[1].Value.Split("gpu-handoff ", StringSplitOptions.RemoveEmptyEntries);
+        foreach (var block in blocks)
+            yield return (block.Split([' ', '\n'])[0], [.. LongOption.Matches(block).Select(m => m.Value)]);
+    }
+
+    [GeneratedRegex(@"(?<![\w-])--[a-z][a-z-]*")]
+    static partial Regex LongOption { get; }
+
+    [GeneratedRegex(@"(?<=\s)-l ([a-z][a-z-]*)")]
+    static partial Regex FishOption { get; }
+
+    [GeneratedRegex(@"```[^\n]*\n.*?```|`[^`\n]+`", RegexOptions.Singleline)]
+    static partial Regex Code { get; }
+
+    // After a prompt, sudo or the start of a code span; "[gpu-handoff] …" and "# gpu-handoff …" are not calls.
+    [GeneratedRegex(@"(?:^|`|\$ |sudo |&& )gpu-handoff ([a-z][\w-]*)", RegexOptions.Multiline)]
+    static partial Regex Call { get; }
+
+    [GeneratedRegex(@"^## (.+)$", RegexOptions.Multiline)]
+    static partial Regex Heading { get; }
+
+    [GeneratedRegex(@"\s+")]
+    static partial Regex Whitespace { get; }
+
+    [GeneratedRegex(@"```\n(.*?)```", RegexOptions.Singleline)]
+    static partial Regex Fence { get; }
+
+    [GeneratedRegex(@"\.SY gpu-handoff ([^\n]+\n.*?)\.YS", RegexOptions.Singleline)]
+    static partial Regex Roff { get; }
+}

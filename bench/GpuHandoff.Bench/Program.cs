@@ -54,6 +54,24 @@ static class Program
 
             """);
 
+        vm.Run("modprobe nvidia_drm").Ok();
+        var whole = new Contest("unloading", [
+            new(Floor, [
+                ("to vfio", "rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia\n" + ShellFloor.ToVfio(gpu)),
+                ("back", ShellFloor.ToHost(gpu).Replace("drivers_probe", "drivers_probe || :") + "\nfor m in nvidia nvidia_modeset nvidia_drm nvidia_uvm; do modprobe $m; done"),
+            ]),
+            new(Us, [("to vfio", "gpu-handoff to_vfio"), ("back", "gpu-handoff to_nvidia")]),
+        ]);
+        text.Append("""
+            ## Handing over by unloading
+
+            All four modules go and come back; the floor is `rmmod`, the same writes, and `modprobe`.
+
+
+            """);
+        Table(text, whole.Run(vm, Rounds), Floor);
+        vm.Run("rmmod nvidia_drm").Ok();
+
         vm.Run("systemctl start libvirtd && virsh -q nodedev-list > /dev/null").Ok();
         var virsh = addresses.Select(a => "pci_" + a.Replace(':', '_').Replace('.', '_')).ToArray();
         var kept = new Contest("modules kept", [
@@ -69,6 +87,7 @@ static class Program
             ]),
         ]).Run(vm, Rounds);
         text.Append("""
+
             ## Handing over with the modules kept loaded
 
             GPU and audio function, nvidia, nvidia_modeset and nvidia_uvm loaded (nvidia_drm is not: this driver cannot unbind a card
@@ -79,27 +98,9 @@ static class Program
         Table(text, kept, Floor);
         text.Append("\nTo reach: gpu-handoff at most 2.00 in both directions.\n\n");
 
-        var whole = new Contest("unloading", [
-            new(Floor, [
-                ("to vfio", "rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia\n" + ShellFloor.ToVfio(gpu)),
-                ("back", ShellFloor.ToHost(gpu).Replace("drivers_probe", "drivers_probe || :") + "\nfor m in nvidia nvidia_modeset nvidia_drm nvidia_uvm; do modprobe $m; done"),
-            ]),
-            new(Us, [("to vfio", "gpu-handoff to_vfio"), ("back", "gpu-handoff to_nvidia")]),
-        ]);
-        vm.Run("modprobe nvidia_drm").Ok();
-        text.Append("""
-            ## Handing over by unloading
-
-            All four modules go and come back; the floor is `rmmod`, the same writes, and `modprobe`.
-
-
-            """);
-        Table(text, whole.Run(vm, Rounds), Floor);
-
         var memory = Peak(vm, "gpu-handoff to_vfio") + Peak(vm, "gpu-handoff --hand");
         vm.Run("gpu-handoff to_nvidia").Ok();
         text.Append($"""
-
             ## Size
 
             | what | figure | to reach |

@@ -135,6 +135,8 @@ public sealed class FileLedger(string folder) : ILedger
     {
         if (Libc.Statx(Libc.FromCurrentFolder, folder, Libc.NoFollow, Libc.BasicStatus, out var status) != 0)
             throw new LedgerRefused($"{folder} cannot be looked at: {Kernel.Errno.Say(Libc.LastError())}", "only root may: use sudo");
+        if (status.Owner != Libc.UserId() && !RootUser.IsUs())
+            throw new LedgerRefused($"{folder} belongs to user {status.Owner}, and only that one may look into it", "use sudo");
         const uint othersWrite = 0x12;
         if (!status.IsFolder || status.Owner != Libc.UserId() || (status.Permissions & othersWrite) != 0)
         {

@@ -43,9 +43,9 @@ static class RiskyCalls
             var exit = process.Wait();
             return exit == 0 ? (0, "") : (0, said.Length > 0 ? said : $"modprobe ended with exit code {exit} and no word");
         }
-        catch (InvalidOperationException e)
+        catch (KernelRefused refused)
         {
-            return (0, e.Message);
+            return (refused.Errno, refused.Message);
         }
     }
 

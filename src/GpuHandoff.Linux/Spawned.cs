@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
 
 namespace GpuHandoff.Linux;
@@ -56,7 +57,7 @@ sealed class Spawned : IDisposable
         {
             var error = Libc.PosixSpawn(out var pid, program, actions, attributes, argv, [0]);
             if (error != 0)
-                throw new InvalidOperationException($"{program} could not be started: {Kernel.Errno.Say(error)}");
+                throw new KernelRefused($"start {program}", error, Errno.Say(error));
             return new(pid, input[1], output[0]);
         }
         finally
@@ -103,6 +104,6 @@ sealed class Spawned : IDisposable
     static void Check(int result, string call)
     {
         if (result < 0)
-            throw new InvalidOperationException($"{call}: {Kernel.Errno.Say(Libc.LastError())}");
+            throw new KernelRefused(call, Libc.LastError(), Errno.Say(Libc.LastError()));
     }
 }

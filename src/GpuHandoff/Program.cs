@@ -25,12 +25,12 @@ static class Program
         }
         catch (LedgerRefused refused)
         {
-            Say.Trouble(refused.Message, [], refused.Hint, "nothing was changed by this run");
+            Say.Refused("ledger", refused.Message, [], refused.Hint, arguments.Contains("--json"));
             return ExitCode.Refused;
         }
         catch (KernelRefused refused)
         {
-            Say.Trouble($"the machine could not be read: {refused.Message}", [], "look at the kernel log: dmesg | tail", "nothing was changed by this run");
+            Say.Refused("kernel", refused.Message, [], "look at the kernel log: dmesg | tail", arguments.Contains("--json"));
             return ExitCode.Refused;
         }
     }

@@ -83,7 +83,13 @@ public partial class Documents
         foreach (var check in Rules.All)
         {
             pages[check.Code].ShouldContain($"Why: {check.Why}");
-            pages[check.Code].ShouldContain(check.When == Target.Vfio ? "When: to vfio-pci" : "When: back to the host");
+            pages[check.Code].ShouldContain(check.When switch
+            {
+                Target.Vfio => "When: to vfio-pci",
+                Target.Host => "When: back to the host",
+                null => "When: in both directions",
+                _ => throw new InvalidOperationException($"no words for {check.When}"),
+            });
         }
     }
 

@@ -23,5 +23,7 @@ sealed class Memo : IWitness
 
     public void Undoes(Step step) => _lines.Add($"undoes {step.Say()}");
 
+    public void Warns(string what) => _lines.Add($"warns {what}");
+
     public override string ToString() => string.Join('\n', _lines);
 }

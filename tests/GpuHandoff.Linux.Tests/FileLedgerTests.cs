@@ -105,7 +105,7 @@ public sealed class FileLedgerTests : IDisposable
             journal.Closes(new Outcome.RolledBack("because", null));
         }
         var lines = File.ReadAllLines(_folder["state/journal"]);
-        lines[0].ShouldStartWith("{\"journal\":1,\"plan\":{\"target\":\"Vfio\",\"gpus\":[\"0000:01:00.0\"]");
+        lines[0].ShouldStartWith("{\"journal\":1,\"plan\":{\"target\":\"vfio\",\"gpus\":[\"0000:01:00.0\"]");
         lines[0].ShouldContain("\"step\":\"rebind\"");
         lines[1..].ShouldBe(["{\"begins\":0}", "{\"undone\":0}", "{\"closes\":\"rolled-back\"}"]);
         File.ReadAllLines(_folder["state/journal.previous"])[1..].ShouldBe(["{\"begins\":0}"]);

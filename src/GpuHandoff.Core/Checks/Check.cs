@@ -7,5 +7,5 @@ namespace GpuHandoff.Checks;
 public sealed record Question(Machine Machine, Gpu Gpu, Goal Goal, Policy Policy, FreeBy By);
 
 /// <summary>A rule, and what to do where it is broken. Pure: it gets a value and never a file.</summary>
-/// <param name="When">The direction that it stands in the way of.</param>
-public sealed record Check(string Code, Target When, string Why, Func<Question, IEnumerable<Finding>> Find);
+/// <param name="When">The direction that it stands in the way of; null: both.</param>
+public sealed record Check(string Code, Target? When, string Why, Func<Question, IEnumerable<Finding>> Find);

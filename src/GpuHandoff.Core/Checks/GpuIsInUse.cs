@@ -38,7 +38,8 @@ static class GpuIsInUse
         return q.Gpu.Display().Interrupts == 0 || NvidiaStack.DrmHoldsModules(q.Machine)
             ? []
             : [InUse(q,
-                [$"{q.Gpu.Address} has {q.Gpu.Display().Interrupts} interrupts taken: a kernel user, a hidden descriptor or persistence mode"])];
+                [$"nvidia has {q.Gpu.Display().Interrupts} interrupts for {q.Gpu.Address}, and no process shows a node of it open"],
+                "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell")];
     }
 
     static IEnumerable<Finding> NodesInUse(Question q, string hint)
@@ -49,11 +50,11 @@ static class GpuIsInUse
             : [new("gpu-in-use", $"{q.Gpu} is in use", users, hint)];
     }
 
-    static Finding InUse(Question q, ImmutableArray<string> evidence) => new(
+    static Finding InUse(Question q, ImmutableArray<string> evidence, string? hint = null) => new(
         "gpu-in-use",
         $"{q.Gpu} is in use",
         evidence,
-        "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced; persistence mode: nvidia-smi -pm 0) and try again");
+        hint ?? "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced) and try again");
 
     static IEnumerable<string> UsersOf(Question q, Func<NamedNode, bool> which)
     {

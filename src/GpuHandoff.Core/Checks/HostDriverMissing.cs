@@ -18,7 +18,7 @@ static class HostDriverMissing
              select new Finding(
                  "host-driver-missing",
                  $"no driver {driver} is installed for {function}",
-                 [$"no /sys/bus/pci/drivers/{driver}, and modprobe finds no {Profile.ModuleOf(driver)} for kernel {q.Machine.Release}"],
+                 [$"no /sys/bus/pci/drivers/{driver}, and modprobe finds no {Profile.ModuleOf(driver)} for kernel {q.Machine.Kernel()}"],
                  driver == "nvidia"
                      ? "install NVIDIA's driver for this kernel (with DKMS: dkms status tells whether it was built)"
                      : $"install the module {Profile.ModuleOf(driver)}"));

@@ -1,4 +1,3 @@
-using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Checks;
@@ -6,7 +5,7 @@ namespace GpuHandoff.Checks;
 static class ModuleInMotion
 {
     public static Check Check { get; } = new(
-        "module-in-motion", Target.Vfio,
+        "module-in-motion", null,
         "A module that is being loaded or unloaded by someone else can be neither used nor removed.",
         q => from module in q.Machine.Modules
              where q.Gpu.IsNvidia() && NvidiaStack.Has(module.Name)

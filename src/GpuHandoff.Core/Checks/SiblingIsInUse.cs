@@ -8,7 +8,7 @@ static class SiblingIsInUse
     public static Check Check { get; } = new(
         "sibling-in-use", Target.Vfio,
         "Unbinding a sound card waits in the kernel until its last open node is closed (sound/core/init.c:snd_card_free).",
-        q => from function in q.Gpu.Functions
+        q => from function in q.Gpu.Functions.Concat(q.Gpu.Neighbours.Where(n => q.Policy.Accepted.Contains(n.Address)))
              where function.Address != q.Gpu.Address && !function.IsOnVfio()
              let users = q.Machine.Users.Where(u => function.Nodes.Any(n => n.Node.IsSameDevice(u.Node)))
                  .Select(u => u.ToString()).ToImmutableArray()

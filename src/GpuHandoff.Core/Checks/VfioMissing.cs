@@ -13,6 +13,6 @@ static class VfioMissing
             : [new(
                 "vfio-pci-missing",
                 "this kernel has no vfio-pci driver",
-                [$"no /sys/bus/pci/drivers/vfio-pci, and modprobe finds no vfio-pci for kernel {q.Machine.Release}"],
+                [$"no /sys/bus/pci/drivers/vfio-pci, and modprobe finds no module vfio-pci for kernel {q.Machine.Kernel()}"],
                 "install the kernel's own modules (on Debian linux-image-$(uname -r), on Proxmox proxmox-kernel-$(uname -r))")]);
 }

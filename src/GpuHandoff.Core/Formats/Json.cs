@@ -1,3 +1,4 @@
+using System.Text.Encodings.Web;
 using System.Text.Json.Serialization;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
@@ -10,8 +11,12 @@ namespace GpuHandoff.Formats;
     UseStringEnumConverter = true,
     RespectRequiredConstructorParameters = true,
     RespectNullableAnnotations = true,
-    Converters = [typeof(AddressConverter)])]
+    Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]
 [JsonSerializable(typeof(Plan))]
 [JsonSerializable(typeof(Home))]
 [JsonSerializable(typeof(Machine))]
-public sealed partial class Json : JsonSerializerContext;
+public sealed partial class Json : JsonSerializerContext
+{
+    /// <summary>For eyes and scripts, not for web pages: an arrow stays an arrow.</summary>
+    public static Json Plain => new(new(Default.Options!) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+}

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Goals;
@@ -7,9 +8,11 @@ namespace GpuHandoff.Goals;
 public enum Target
 {
     /// <summary>To a VM: every function on vfio-pci, and kept there.</summary>
+    [JsonStringEnumMemberName("vfio")]
     Vfio,
 
     /// <summary>Back to the host: every function on the driver that it had.</summary>
+    [JsonStringEnumMemberName("host")]
     Host,
 }
 

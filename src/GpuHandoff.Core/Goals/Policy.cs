@@ -19,7 +19,7 @@ public enum FreeBy
 /// <summary>How long one call may take before it counts as silent.</summary>
 /// <param name="Write">A sysfs write: an override, an unbind, a bind.</param>
 /// <param name="Module">Loading or unloading one module; loading runs the probe of every card.</param>
-/// <param name="Total">The whole run, from the first step to the last. Undoing has the same time again.</param>
+/// <param name="Total">The steps together, from the first to the last. Undoing is not cut short: each call has its own limit.</param>
 public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
 {
     public static Limits Default { get; } = new(TimeSpan.FromSeconds(20), TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(180));

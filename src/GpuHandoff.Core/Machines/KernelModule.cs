@@ -1,14 +1,20 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 
 namespace GpuHandoff.Machines;
 
 /// <summary>Where a module is in its life. A driver may be no module at all: then it is built in.</summary>
 public enum ModuleState
 {
+    [JsonStringEnumMemberName("absent")]
     Absent,
+    [JsonStringEnumMemberName("loading")]
     Loading,
+    [JsonStringEnumMemberName("loaded")]
     Loaded,
+    [JsonStringEnumMemberName("unloading")]
     Unloading,
+    [JsonStringEnumMemberName("built-in")]
     BuiltIn,
 }
 

@@ -39,6 +39,9 @@ public sealed record Machine(string BootId, string Release)
     /// <summary>Homes from this boot.</summary>
     public ImmutableArray<Home> Homes { get; init; } = [];
 
+    /// <summary>The kernel in a sentence; a recording may lack its release.</summary>
+    public string Kernel() => Release is "" ? "(release not known)" : Release;
+
     public KernelModule Module(string name) =>
         Modules.FirstOrDefault(m => m.Name == name) ?? new(name, ModuleState.Absent, null, []);
 

@@ -3,9 +3,11 @@ namespace GpuHandoff.Machines;
 /// <summary>A function's class code, <c>0xBBSSPP</c>: base class, subclass, programming interface (linux/pci_ids.h).</summary>
 public readonly record struct PciClass(int Code)
 {
-    public bool IsDisplay => Code >> 16 == 0x03;
-    public bool IsVga => Code >> 8 == 0x0300;
-    public bool IsBridge => Code >> 16 == 0x06;
+    public bool IsDisplay() => Code >> 16 == 0x03;
+    public bool IsVga() => Code >> 8 == 0x0300;
+    public bool IsBridge() => Code >> 16 == 0x06;
+
+    public bool IsStorage() => Code >> 16 == 0x01;
 
     /// <summary>What kind of function this is, in the words of the field.</summary>
     public string Say() => (Code >> 8) switch

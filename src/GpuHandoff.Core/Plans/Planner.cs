@@ -18,7 +18,7 @@ public static class Planner
              where !IsMet(machine, gpu, goal, policy)
              let question = new Question(machine, gpu, goal, policy, way)
              from check in Rules.All
-             where check.When == goal.Target
+             where check.When is null || check.When == goal.Target
              from finding in check.Find(question)
              select finding).DistinctBy(f => (f.Code, f.What)).ToImmutableArray();
         if (findings is not [])
@@ -51,7 +51,7 @@ public static class Planner
 
     /// <summary>What goes to the VM: the slot's functions, and neighbours that the policy lets go with them.</summary>
     static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
-        gpu.Functions.Where(f => !f.Class.IsBridge).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
+        gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
 
     static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way)
     {
@@ -66,11 +66,11 @@ public static class Planner
             phases.Add("prepare", new LoadModule("vfio_pci", [], Stays: true));
 
         // Siblings first: the one that might block (an open sound card) blocks before the card itself is touched.
-        foreach (var function in leaving.Where(f => !f.Class.IsDisplay))
+        foreach (var function in leaving.Where(f => !f.Class.IsDisplay()))
             phases.Add("siblings", new Rebind(function.Address, function.Owner, Owner.VfioKept));
 
         // A card without a driver, or on another one than nvidia: no modules of ours to think of.
-        foreach (var function in leaving.Where(f => f.Class.IsDisplay && !onNvidia.Contains(f)))
+        foreach (var function in leaving.Where(f => f.Class.IsDisplay() && !onNvidia.Contains(f)))
             phases.Add("bind", new Rebind(function.Address, function.Owner, Owner.VfioKept));
 
         if (unload)
@@ -118,6 +118,8 @@ public static class Planner
         ([], _) => "",
         (_, FreeBy.Unload) => " by unloading the nvidia modules: no other GPU needs them",
         _ when OthersOnNvidia(machine, goal) => " by unbinding it alone: other GPUs stay on nvidia",
+        _ when DrmHoldsTheCard.DrmMustGo(new(machine, goal.Gpus[0], goal, Policy.Default, way)) =>
+            " by unbinding it alone: nvidia_drm goes, because this driver cannot unbind a card under it; the other modules stay",
         _ => " by unbinding it alone: the nvidia modules stay loaded",
     };
 

@@ -28,18 +28,26 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
 
         using var journal = ledger.Open(plan);
         var outcome = Forward(plan, journal, stop);
-        switch (outcome)
+        try
         {
-            case Outcome.Done:
-                Forget(plan);
-                break;
-            case Outcome.RolledBack:
-                // As before means in the ledger, too.
-                foreach (var home in plan.Keep)
-                    PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu));
-                break;
+            switch (outcome)
+            {
+                case Outcome.Done:
+                    Forget(plan);
+                    break;
+                case Outcome.RolledBack:
+                    // As before means in the ledger, too.
+                    foreach (var home in plan.Keep)
+                        PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu));
+                    break;
+            }
+            journal.Closes(outcome);
         }
-        journal.Closes(outcome);
+        catch (LedgerRefused refused)
+        {
+            // The machine is what counts, and it is where the outcome says; a record that stays is looked at again next time.
+            witness.Warns($"{refused.Message}; {refused.Hint}");
+        }
         return outcome;
     }
 

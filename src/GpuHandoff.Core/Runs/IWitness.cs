@@ -18,4 +18,7 @@ public interface IWitness
     void PhaseEnds(Phase phase, TimeSpan took);
 
     void Undoes(Step step);
+
+    /// <summary>Something went wrong that changes no outcome.</summary>
+    void Warns(string what);
 }

@@ -14,7 +14,7 @@ public sealed record AwaitIdle(PciAddress Function) : Step
     static readonly TimeSpan _patience = TimeSpan.FromSeconds(3);
     static readonly TimeSpan _between = TimeSpan.FromMilliseconds(50);
 
-    public override string Say() => $"{Function}: is idle";
+    public override string Say() => $"wait until {Function} is idle";
 
     public override Step? Undo() => null;
 
@@ -28,7 +28,7 @@ public sealed record AwaitIdle(PciAddress Function) : Step
             if (kernel.Uptime >= until)
             {
                 throw new KernelRefused(
-                    $"wait for {Function} to be idle", Errno.Busy,
+                    $"wait until {Function} is idle", Errno.Busy,
                     $"nvidia has {taken} interrupts for it: somebody uses it, and an unbind would never end");
             }
             kernel.Pause(_between);

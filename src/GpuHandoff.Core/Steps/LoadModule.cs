@@ -15,6 +15,8 @@ public sealed record LoadModule(string Module, ImmutableArray<string> Parameters
 
     public override Step? Undo() => Stays ? null : new UnloadModule(Module, Parameters);
 
+    public override string SayNoUndo() => "none, it may stay";
+
     public override Position Look(IKernel kernel) =>
         Surveyor.StateOf(Module, kernel) is ModuleState.Loaded or ModuleState.BuiltIn ? Position.There : Position.OnTheWay;
 

@@ -23,8 +23,10 @@ public abstract record Step
     /// <summary>What it does, in one sentence without a full stop.</summary>
     public abstract string Say();
 
-    /// <summary>The way back, null where the change may stay.</summary>
+    /// <summary>The way back, null where there is none to go: <see cref="SayNoUndo"/> tells why.</summary>
     public abstract Step? Undo();
+
+    public virtual string SayNoUndo() => "nothing to undo";
 
     public abstract Position Look(IKernel kernel);
 

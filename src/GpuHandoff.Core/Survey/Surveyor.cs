@@ -107,7 +107,7 @@ public static class Surveyor
 
     static PciId IdOf(PciFunction function, List<PciFunction> all, IKernel kernel)
     {
-        if (!all.Exists(f => f.Class.IsDisplay && f.Address.SharesSlotWith(function.Address)))
+        if (!all.Exists(f => f.Class.IsDisplay() && f.Address.SharesSlotWith(function.Address)))
             return default;
         return ReadId(function.Address, kernel);
     }
@@ -117,18 +117,18 @@ public static class Surveyor
         (int)(Hex(kernel.Read(Sys.Function(address) / "device")) ?? 0));
 
     static IEnumerable<List<PciFunction>> Slots(List<PciFunction> everything) =>
-        everything.GroupBy(f => f.Address.Slot).Select(slot => slot.ToList()).Where(slot => slot.Exists(f => f.Class.IsDisplay));
+        everything.GroupBy(f => f.Address.Slot).Select(slot => slot.ToList()).Where(slot => slot.Exists(f => f.Class.IsDisplay()));
 
     static Gpu ReadGpu(List<PciFunction> slot, Dictionary<PciAddress, PciFunction> all, IKernel kernel)
     {
         var functions = slot.Select(f => Read(f, kernel)).ToImmutableArray();
-        var display = functions.First(f => f.Class.IsDisplay);
+        var display = functions.First(f => f.Class.IsDisplay());
         var neighbours =
             from number in functions.Select(f => f.Group).OfType<int>().Distinct()
             from name in kernel.List(new SysPath($"/sys/kernel/iommu_groups/{number}/devices"))
             where PciAddress.TryParse(name, out _)
             let address = Address(name)
-            where !address.SharesSlotWith(display.Address) && all.TryGetValue(address, out var other) && !other.Class.IsBridge
+            where !address.SharesSlotWith(display.Address) && all.TryGetValue(address, out var other) && !other.Class.IsBridge()
             select Read(all[address] with { Id = ReadId(address, kernel) }, kernel);
 
         var gpu = new Gpu(display.Address, functions, [.. neighbours.DistinctBy(f => f.Address).OrderBy(f => f.Address)]);
@@ -163,7 +163,7 @@ public static class Surveyor
             ResetMethods = [.. (kernel.Read(path / "reset_method") ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries)],
             PowerState = kernel.Read(path / "power_state"),
             Bars = ResourceTable.Parse(kernel.Read(path / "resource") ?? ""),
-            BootVga = function.Class.IsVga ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
+            BootVga = function.Class.IsVga() ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
             Interrupts = kernel.List(path / "msi_irqs").Count,
             Nodes = [.. OwnNodes(path, group, kernel)],
         };
@@ -283,18 +283,15 @@ public static class Surveyor
     /// </summary>
     static bool HasUsers(Machine machine)
     {
-        if (machine.Gpus.SelectMany(g => g.Functions).Select(f => f.Owner.Driver).OfType<string>().Distinct() is var drivers
-            && drivers.Any(driver => machine.Module(Profile.ModuleOf(driver)) is not { State: ModuleState.Loaded, RefCount: not null }))
-        {
-            return true;
-        }
-        return machine.Gpus.SelectMany(g => g.Functions).Select(f => f.Owner.Driver).OfType<string>()
-            .Select(Profile.ModuleOf).Concat(_nvidiaModules).Distinct().Any(name => machine.Module(name).Users() > 0);
+        var modules = machine.Functions().Select(f => f.Owner.Driver).OfType<string>().Distinct()
+            .Select(Profile.ModuleOf).Select(machine.Module).ToList();
+        return modules.Exists(m => m is not { State: ModuleState.Loaded, RefCount: not null })
+            || modules.Concat(_nvidiaModules.Select(machine.Module)).Any(m => m.Users() > 0);
     }
 
     static ImmutableArray<GpuUser> Users(Machine machine, IKernel kernel)
     {
-        var nodes = machine.Nodes.Concat(machine.Gpus.SelectMany(g => g.Functions).SelectMany(f => f.Nodes)).ToList();
+        var nodes = machine.Nodes.Concat(machine.Functions().SelectMany(f => f.Nodes)).ToList();
         var users = ImmutableArray.CreateBuilder<GpuUser>();
         foreach (var name in kernel.List(Sys.Proc))
         {

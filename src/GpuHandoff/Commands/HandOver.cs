@@ -25,7 +25,7 @@ static class HandOver
 
     public static Command Either()
     {
-        var target = new Argument<Target>("TARGET") { Description = "vfio or nvidia (host)", CustomParser = ParseTarget };
+        var target = new Argument<Target>("TARGET") { Description = "Where the GPU is to go", HelpName = "vfio|nvidia", CustomParser = ParseTarget };
         var switches = new Switches();
         var command = new Command("handoff", "The same by argument: handoff vfio, handoff nvidia") { target };
         switches.AddActingTo(command);
@@ -69,7 +69,7 @@ static class HandOver
             return Look(target, wish);
         if (!RootUser.IsUs())
         {
-            Say.Trouble("only root can hand a GPU over", [], "use sudo, or look first with: gpu-handoff plan", "nothing was changed");
+            Say.Refused("not-root", "only root can hand a GPU over", [], "use sudo", wish.Json);
             return ExitCode.Refused;
         }
 
@@ -81,8 +81,8 @@ static class HandOver
             kernel, wish.Policy.Limits.Total, holder => Say.Line($"waiting for {holder}, which is handing a GPU over"), signals.Stop);
         if (turn is null)
         {
-            Say.Trouble(
-                "another hand-over has not ended", [RunLock.Holder(kernel)], "wait for it, or look into what it does", "nothing was changed by this run");
+            Say.Refused(
+                "locked", "another hand-over has not ended", [RunLock.Holder(kernel)], "wait for it, or look into what it does", wish.Json);
             return ExitCode.Refused;
         }
 
@@ -100,7 +100,7 @@ static class HandOver
         if (Selection.Of(machine, wish.Gpu) is not Selection.Chosen { Gpus: var gpus })
         {
             var unclear = (Selection.Unclear)Selection.Of(machine, wish.Gpu);
-            Say.Refused(new(unclear.What, [new("which-gpu", unclear.What, unclear.Evidence, unclear.Hint)]), wish.Json);
+            Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, wish.Json);
             return (null, ExitCode.Refused);
         }
         var answer = Planner.Plan(machine, new(target, gpus), wish.Policy);

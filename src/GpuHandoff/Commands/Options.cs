@@ -34,11 +34,10 @@ static class Options
         Description = "Take to the host's driver even what was on vfio-pci before the hand-over",
     };
 
-    public static Option<FreeBy> By() => new("--policy")
+    public static Option<FreeBy?> By() => new("--policy")
     {
-        Description = "How nvidia is made to let go: unload its modules, unbind this card alone, or auto (unload unless another GPU needs them)",
+        Description = "How nvidia is made to let go: unload its modules, unbind this card alone, or auto, the default: unload unless another GPU needs them",
         HelpName = "unload|unbind|auto",
-        DefaultValueFactory = _ => FreeBy.Auto,
         CustomParser = By,
     };
 
@@ -46,24 +45,22 @@ static class Options
     {
         Description = "A stranger in the GPU's IOMMU group that may go to the VM with it (repeatable)",
         HelpName = "ADDRESS",
-        DefaultValueFactory = _ => [],
         CustomParser = Addresses,
     };
 
-    public static Option<TimeSpan> Timeout() => new("--timeout")
+    public static Option<TimeSpan?> Timeout() => new("--timeout")
     {
-        Description = "How long the whole hand-over may take, in seconds",
+        Description = $"How long the steps may take together, in seconds; {Limits.Default.Total.TotalSeconds} where nothing is said",
         HelpName = "SECONDS",
-        DefaultValueFactory = _ => Limits.Default.Total,
         CustomParser = Seconds,
     };
 
-    static FreeBy By(ArgumentResult result) => Word(result) switch
+    static FreeBy? By(ArgumentResult result) => Word(result) switch
     {
         "auto" => FreeBy.Auto,
         "unload" => FreeBy.Unload,
         "unbind" => FreeBy.Unbind,
-        var other => Wrong(result, $"--policy takes unload, unbind or auto, not \"{other}\"", FreeBy.Auto),
+        var other => Wrong(result, $"--policy takes unload, unbind or auto, not \"{other}\"", (FreeBy?)null),
     };
 
     static PciAddress[] Addresses(ArgumentResult result)
@@ -78,10 +75,10 @@ static class Options
         return [.. addresses];
     }
 
-    static TimeSpan Seconds(ArgumentResult result) =>
+    static TimeSpan? Seconds(ArgumentResult result) =>
         double.TryParse(Word(result), out var seconds) && seconds is >= 1 and <= 86400
             ? TimeSpan.FromSeconds(seconds)
-            : Wrong(result, $"--timeout takes seconds, 1 to 86400, not \"{Word(result)}\"", Limits.Default.Total);
+            : Wrong(result, $"--timeout takes seconds, 1 to 86400, not \"{Word(result)}\"", (TimeSpan?)null);
 
     static DirectoryInfo? Folder(ArgumentResult result)
     {

@@ -9,7 +9,8 @@ static class PlanCommand
     {
         var target = new Argument<Target>("TARGET")
         {
-            Description = "to_vfio, or to_nvidia (to_host)",
+            Description = "Where the GPU would go",
+            HelpName = "to_vfio|to_nvidia",
             CustomParser = HandOver.ParseTarget,
         };
         var switches = new Switches();

@@ -32,7 +32,7 @@ static class StatusCommand
     /// <summary>The whole of plain <c>status</c>: it runs in every hook and every prompt, so it reads no more than it says.</summary>
     static int Plain(ImmutableArray<PciFunction> functions)
     {
-        var slots = functions.Where(f => f.Class.IsDisplay && f.Id.Vendor == PciId.Nvidia).Select(f => f.Address.Slot).ToHashSet();
+        var slots = functions.Where(f => f.Class.IsDisplay() && f.Id.Vendor == PciId.Nvidia).Select(f => f.Address.Slot).ToHashSet();
         return Print(functions.Where(f => slots.Contains(f.Address.Slot)));
     }
 
@@ -45,7 +45,7 @@ static class StatusCommand
             switch (Selection.Of(machine, selector))
             {
                 case Selection.Unclear unclear:
-                    Say.Trouble(unclear.What, unclear.Evidence, unclear.Hint, null);
+                    Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, json);
                     return ExitCode.Refused;
                 case Selection.Chosen chosen:
                     machine = machine with { Gpus = chosen.Gpus };

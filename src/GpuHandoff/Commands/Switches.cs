@@ -10,14 +10,14 @@ sealed record Wish(string? Gpu, Policy Policy, bool DryRun, bool Json, bool Quie
 sealed class Switches
 {
     readonly Option<string?> _gpu = Options.Gpu();
-    readonly Option<FreeBy> _by = Options.By();
+    readonly Option<FreeBy?> _by = Options.By();
     readonly Option<Machines.PciAddress[]> _accept = Options.Accept();
     readonly Option<bool> _claim = Options.Claim();
     readonly Option<bool> _json = Options.Json();
     readonly Option<bool> _quiet = Options.Quiet();
     readonly Option<bool> _verbose = Options.Verbose();
     readonly Option<bool> _dryRun = Options.DryRun();
-    readonly Option<TimeSpan> _timeout = Options.Timeout();
+    readonly Option<TimeSpan?> _timeout = Options.Timeout();
     readonly Option<DirectoryInfo?> _root = Options.Root();
 
     public void AddLookingTo(Command command)
@@ -36,17 +36,18 @@ sealed class Switches
     {
         var policy = new Policy
         {
-            By = parsed.GetValue(_by),
+            By = parsed.GetValue(_by) ?? FreeBy.Auto,
             Accepted = [.. parsed.GetValue(_accept) ?? []],
             Claim = parsed.GetValue(_claim),
-            Limits = Limits.Default.Within(parsed.CommandResult.Command.Options.Contains(_timeout)
-                ? parsed.GetValue(_timeout) : Limits.Default.Total),
+            Limits = Has(parsed, _timeout) && parsed.GetValue(_timeout) is { } total ? Limits.Default.Within(total) : Limits.Default,
         };
         return new(
-            parsed.GetValue(_gpu), policy, Has(parsed, _dryRun), Has(parsed, _json), Has(parsed, _quiet), Has(parsed, _verbose),
-            parsed.CommandResult.Command.Options.Contains(_root) ? parsed.GetValue(_root) : null);
+            parsed.GetValue(_gpu), policy, Is(parsed, _dryRun), Is(parsed, _json), Is(parsed, _quiet), Is(parsed, _verbose),
+            Has(parsed, _root) ? parsed.GetValue(_root) : null);
     }
 
-    static bool Has(ParseResult parsed, Option<bool> option) =>
-        parsed.CommandResult.Command.Options.Contains(option) && parsed.GetValue(option);
+    static bool Is(ParseResult parsed, Option<bool> option) => Has(parsed, option) && parsed.GetValue(option);
+
+    /// <summary>A look has fewer switches than an act.</summary>
+    static bool Has(ParseResult parsed, Option option) => parsed.CommandResult.Command.Options.Contains(option);
 }

@@ -61,7 +61,7 @@ static class MachineTable
         foreach (var module in NvidiaStack.TopDown.Reverse().Append("vfio_pci").Select(machine.Module)
             .Where(m => m.State != ModuleState.Absent))
         {
-            yield return ["module", $"{module.Name} {Word(module.State)}, {module.RefCount?.ToString() ?? "uncounted"} references"
+            yield return ["module", $"{module.Name} {Word(module.State)}, {module.RefCount?.ToString() ?? "uncounted"} users and dependants"
                 + (module.Holders is [] ? "" : $" ({string.Join(", ", module.Holders)})")
                 + (module.Parameters is [] ? "" : $", {string.Join(' ', module.Parameters)}")];
         }
@@ -89,6 +89,7 @@ static class MachineTable
     {
         >= 1UL << 30 => $"{bytes >> 30}G",
         >= 1UL << 20 => $"{bytes >> 20}M",
-        _ => $"{bytes >> 10}K",
+        >= 1UL << 10 => $"{bytes >> 10}K",
+        _ => $"{bytes}B",
     };
 }

@@ -17,7 +17,7 @@ static class PlanText
             foreach (var step in phase.Steps)
             {
                 text.Append($"{++number,4}. ").Append(step.Say()).Append('\n');
-                text.Append("      undo: ").Append(step.Undo()?.Say() ?? "none, it may stay").Append('\n');
+                text.Append("      undo: ").Append(step.Undo()?.Say() ?? step.SayNoUndo()).Append('\n');
             }
         }
         foreach (var note in plan.Notes)

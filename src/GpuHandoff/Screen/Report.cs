@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Encodings.Web;
 using System.Text.Json.Serialization;
 using GpuHandoff.Checks;
 using GpuHandoff.Formats;
@@ -53,7 +54,9 @@ sealed record Report(string Result, string Summary)
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
     UseStringEnumConverter = true,
-    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
-    Converters = [typeof(AddressConverter)])]
+    Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]
 [JsonSerializable(typeof(Report))]
-sealed partial class ReportJson : JsonSerializerContext;
+sealed partial class ReportJson : JsonSerializerContext
+{
+    public static ReportJson Plain => new(new(Default.Options!) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+}

@@ -30,6 +30,10 @@ static class Say
             Line(state, output);
     }
 
+    /// <summary>A refusal for one reason, in words or as data.</summary>
+    public static void Refused(string code, string what, IEnumerable<string> evidence, string hint, bool json) =>
+        Refused(new(what, [new(code, what, [.. evidence], hint)]), json);
+
     public static void Refused(Answer.Refused refused, bool json)
     {
         if (json)
@@ -48,7 +52,7 @@ static class Say
         Line("nothing was changed");
     }
 
-    public static void Data(Machine machine) => Output.Standard.Write(JsonSerializer.Serialize(machine, Json.Default.Machine) + "\n");
+    public static void Data(Machine machine) => Output.Standard.Write(JsonSerializer.Serialize(machine, Json.Plain.Machine) + "\n");
 
-    public static void Data(Report report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Default.Report) + "\n");
+    public static void Data(Report report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.Report) + "\n");
 }

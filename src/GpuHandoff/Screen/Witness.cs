@@ -56,6 +56,8 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live) : IWitnes
             Tell($"{phase.Name}: {string.Join("; ", _done)} ({Seconds(took)})");
     }
 
+    public void Warns(string what) => Say.Line($"warning: {what}", output);
+
     public void Undoes(Step step) => Tell($"undo: {step.Say()}");
 
     public void Ends(Plan plan, Outcome outcome)

@@ -265,7 +265,7 @@ public class HandingOver
             "load vfio_pci",
             "0000:01:00.1: snd_hda_intel → vfio-pci",
             "unload nvidia_drm",
-            "0000:01:00.0: is idle",
+            "wait until 0000:01:00.0 is idle",
             "0000:01:00.0: nvidia → vfio-pci",
             "load nvidia_drm (modeset=Y fbdev=N)",
         ]);

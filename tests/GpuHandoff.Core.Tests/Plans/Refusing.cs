@@ -95,7 +95,11 @@ public class Refusing
     [Fact]
     public void A_stranger_that_is_accepted_goes_along_and_comes_back_to_its_driver()
     {
-        var desk = new Desk(Hosts.WithStranger());
+        var usb = new PciHardware(new(0, 5, 0, 0), 0x1b21, 0x2142, 0x0c0330) { IommuGroup = 11 };
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).With(usb).WithNvidiaDriver(new())
+            .Loading("snd_hda_intel", "xhci_pci", "nvidia", "nvidia_uvm").Boot());
+        desk.DriverOf("0000:05:00.0").ShouldBe("xhci_hcd");
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Hint.ShouldContain("--accept-neighbour 0000:05:00.0");
         var before = desk.Picture();
         var stranger = desk.Survey().Gpus[0].Neighbours.Single().Address;
         var policy = Policy.Default with { Accepted = [stranger] };
@@ -103,6 +107,14 @@ public class Refusing
         desk.DriverOf(stranger.ToString()).ShouldBe("vfio-pci");
         desk.Done(Target.Host);
         desk.Picture().ShouldBe(before);
+    }
+
+    [Fact]
+    public void A_storage_controller_is_not_taken_along_even_where_it_is_accepted()
+    {
+        var desk = new Desk(Hosts.WithStranger());
+        var policy = Policy.Default with { Accepted = [desk.Survey().Gpus[0].Neighbours.Single().Address] };
+        desk.Refused(Target.Vfio, policy: policy).Findings.ShouldHaveSingleItem().Hint.ShouldContain("storage controller");
     }
 
     [Fact]

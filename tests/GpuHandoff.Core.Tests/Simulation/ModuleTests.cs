@@ -14,7 +14,7 @@ public class ModuleTests
         kernel.Load("nvidia-drm", "modeset=1");
         kernel.Read("/sys/module/nvidia_modeset/initstate").ShouldBe("live");
         kernel.List("/sys/module/nvidia/holders").ShouldBe(["nvidia_modeset"]);
-        kernel.Read("/sys/module/nvidia_drm/parameters/modeset").ShouldBe("1");
+        kernel.Read("/sys/module/nvidia_drm/parameters/modeset").ShouldBe("Y");
     }
 
     [Fact]

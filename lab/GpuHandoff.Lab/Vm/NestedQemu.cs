@@ -20,7 +20,7 @@ public static class NestedQemu
     public static string Start(PluggedGpu gpu) => With(gpu, "-S");
 
     /// <summary>Starts it, and its guest runs: the firmware finds the card and has nothing to boot from.</summary>
-    public static string StartRunning(PluggedGpu gpu) => 
+    public static string StartRunning(PluggedGpu gpu) =>
         $"rm -f {Control}.*; mkfifo {Control}.in {Control}.out && "
         + With(gpu, $"-chardev pipe,id=control,path={Control} -mon chardev=control,mode=control");
 

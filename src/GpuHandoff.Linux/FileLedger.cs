@@ -149,9 +149,12 @@ public sealed class FileLedger(string folder) : ILedger
     void FlushFolder()
     {
         var handle = Libc.Open(folder, Libc.ReadOnly | Libc.CloseOnExec);
-        if (handle < 0 || Libc.Sync(handle) != 0)
-            throw new IOException($"{folder} could not be flushed to disk: {Kernel.Errno.Say(Libc.LastError())}");
-        _ = Libc.Close(handle);
+        var flushed = handle >= 0 && Libc.Sync(handle) == 0;
+        var errno = Libc.LastError();
+        if (handle >= 0)
+            _ = Libc.Close(handle);
+        if (!flushed)
+            throw new IOException($"{folder} could not be flushed to disk: {Kernel.Errno.Say(errno)}");
     }
 
     static LedgerRefused Unwritable(string path, Exception cause) => new(

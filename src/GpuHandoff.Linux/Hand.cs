@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Text;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
@@ -35,11 +36,7 @@ public sealed class Hand : IDisposable
             throw new KernelSilent("the helper process is still in an earlier call", TimeSpan.Zero, now);
         Message.Send(_process.ToChild, parts);
 
-        var watched = new Watched { File = _process.FromChild, Wanted = Libc.Readable };
-        var ready = Libc.Poll(ref watched, 1, (int)Math.Clamp(budget.TotalMilliseconds, 0, int.MaxValue));
-        while (ready < 0 && Libc.LastError() == Spawned.Interrupted)
-            ready = Libc.Poll(ref watched, 1, (int)Math.Clamp(budget.TotalMilliseconds, 0, int.MaxValue));
-        if (ready == 0)
+        if (!Answers(budget))
         {
             _lost = true;
             throw new KernelSilent(saying, budget, now);
@@ -51,6 +48,22 @@ public sealed class Hand : IDisposable
         }
         if (reason.Length > 0)
             throw new KernelRefused(saying, int.Parse(errno), reason);
+    }
+
+    bool Answers(TimeSpan budget)
+    {
+        var clock = Stopwatch.StartNew();
+        var watched = new Watched { File = _process.FromChild, Wanted = Libc.Readable };
+        while (true)
+        {
+            // Every signal that comes our way interrupts the wait, and none may lengthen it.
+            var left = Math.Clamp((budget - clock.Elapsed).TotalMilliseconds, 0, int.MaxValue);
+            var ready = Libc.Poll(ref watched, 1, (int)Math.Ceiling(left));
+            if (ready > 0)
+                return true;
+            if (ready == 0 || Libc.LastError() != Spawned.Interrupted)
+                return false;
+        }
     }
 
     /// <summary>What the child does: one call after another until its input ends.</summary>

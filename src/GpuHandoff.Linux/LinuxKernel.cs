@@ -134,7 +134,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
 
     const int IsFolder = 21;
 
-    static bool IsAbsent(int errno) => errno is Errno.NoEntry or Errno.NotDirectory or Errno.NoDevice;
+    // What others may not read (nvidia_drm's parameters) is not there for them; root reads everything, or has to know why not.
+    static bool IsAbsent(int errno) => errno is Errno.NoEntry or Errno.NotDirectory or Errno.NoDevice
+        || (errno == Errno.AccessDenied && !RootUser.IsUs());
 
     static KernelRefused Refused(string call, int errno) => new(call, errno, Errno.Say(errno));
 

@@ -17,6 +17,9 @@ public sealed class Output
 
     public static Output Error { get; } = new(2);
 
+    /// <summary>Lets a write to a pipe without a reader fail with EPIPE instead of killing us (SIGPIPE).</summary>
+    public static void IgnoreBrokenPipes() => Libc.Signal(Libc.BrokenPipe, Libc.Ignore);
+
     public bool IsTerminal() => Libc.IsATerminal(_file) == 1;
 
     /// <summary>Writes all of it. A reader that has gone away (EPIPE) takes nothing from us: the work goes on.</summary>

@@ -13,6 +13,8 @@ static class Program
         // Before anything else: a hand has one job, and is waited for.
         if (arguments is [Hand.Argument])
             return Hand.Serve();
+        // A reader that goes away (a closed task window, head -1) must not end a hand-over halfway.
+        Output.IgnoreBrokenPipes();
         try
         {
             var parsed = Tool.Build().Parse(arguments);

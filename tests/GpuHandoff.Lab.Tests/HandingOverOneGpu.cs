@@ -210,4 +210,24 @@ public sealed class HandingOverOneGpu(OneGpu one) : IClassFixture<OneGpu>
         Host.Vm.Run("gpu-handoff to_vfio 2>&1 | cat > /root/log; grep -c . /root/log").Ok();
         Host.Vm.Run("(gpu-handoff to_nvidia) 9> /run/held; ls -l /proc/[0-9]*/fd 2> /dev/null | grep -c /run/held").Text.ShouldBe("0");
     });
+
+    [LabFact]
+    public void A_reader_that_goes_away_does_not_end_a_hand_over_halfway() => Host.Case(() =>
+    {
+        Host.Vm.Run("gpu-handoff to_vfio --verbose 2>&1 | head -c 1").Ok();
+        Host.Tool(0, "to_vfio").Errors.ShouldContain("nothing to do");
+        Host.Vm.Run("gpu-handoff to_nvidia --verbose 2>&1 | head -c 1").Ok();
+        Host.Tool(0, "to_nvidia").Errors.ShouldContain("nothing to do");
+    });
+
+    [LabFact]
+    public void Without_root_one_may_look_and_not_touch() => Host.Case(() =>
+    {
+        const string asNobody = "setpriv --reuid=65534 --regid=65534 --clear-groups gpu-handoff";
+        Host.Vm.Run($"{asNobody} status").Ok().Text.ShouldContain("driver=nvidia");
+        Host.Vm.Run($"{asNobody} status --verbose").Ok().Text.ShouldContain("RTX 4090");
+        var refused = Host.Vm.Run($"{asNobody} to_vfio");
+        refused.ExitCode.ShouldBe(1);
+        refused.Errors.ShouldContain("only root can hand a GPU over");
+    });
 }

@@ -76,9 +76,9 @@ static class Options
     }
 
     static TimeSpan? Seconds(ArgumentResult result) =>
-        double.TryParse(Word(result), out var seconds) && seconds is >= 1 and <= 86400
+        double.TryParse(Word(result), out var seconds) && seconds is >= 10 and <= 86400
             ? TimeSpan.FromSeconds(seconds)
-            : Wrong(result, $"--timeout takes seconds, 1 to 86400, not \"{Word(result)}\"", (TimeSpan?)null);
+            : Wrong(result, $"--timeout takes seconds, 10 to 86400, not \"{Word(result)}\"", (TimeSpan?)null);
 
     static DirectoryInfo? Folder(ArgumentResult result)
     {

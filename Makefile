@@ -20,13 +20,16 @@ demo:		## Show the main job on a simulated host: no root, no GPU
 
 test:		## Install what the tests need, then run every test, the lab's too
 	lab/install-needs
+	rm -rf artifacts/results
 	$(MAKE) build format unit lab
+	@packaging/tally
 
 format:		## Check the formatting
 	$(DOTNET) format $(SOLUTION) --no-restore --verify-no-changes
 
 unit: build	## Run the tests that need no lab
-	@set -e; for project in $(UNIT); do $(DOTNET) test $$project --no-build --nologo; done
+	@set -e; for project in $(UNIT); do $(DOTNET) test $$project --no-build --nologo \
+		--results-directory artifacts/results --logger "trx;LogFileName=$$(basename $$project).trx"; done
 
 lab: build publish	## Run the real NVIDIA modules in QEMU; the first run builds the image
 	packaging/lab-tests

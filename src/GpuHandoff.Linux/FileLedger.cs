@@ -97,7 +97,7 @@ public sealed class FileLedger(string folder) : ILedger
         {
             using var file = File.OpenRead(path);
             return JsonSerializer.Deserialize(file, Json.Default.Home) is { Functions.IsDefault: false } home
-                ? home with
+                ? home.Version > Home.Newest ? throw new JsonException($"it has version {home.Version}, and this program knows {Home.Newest}") : home with
                 {
                     Modules = home.Modules.IsDefault ? [] : home.Modules,
                     Nodes = home.Nodes.IsDefault ? [] : home.Nodes,

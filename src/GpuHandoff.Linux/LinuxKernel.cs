@@ -38,7 +38,7 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
                 if (got < 0)
                 {
                     // Some attributes are there and say no (power_state of a lost device, a folder): as good as absent.
-                    return Libc.LastError() is var errno && errno is Errno.Invalid or Errno.NoDevice or Errno.InputOutput or IsFolder
+                    return Libc.LastError() is var errno && errno is Errno.Invalid or Errno.NoDevice or Errno.InputOutput or IsFolder or NoProcess
                         ? null
                         : throw Refused($"read {file}", errno);
                 }
@@ -132,10 +132,12 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         hand.Ask(saying, budget, Uptime, parts);
     }
 
+    // A process that ends while it is looked at.
+    const int NoProcess = 3;
     const int IsFolder = 21;
 
     // What others may not read (nvidia_drm's parameters) is not there for them; root reads everything, or has to know why not.
-    static bool IsAbsent(int errno) => errno is Errno.NoEntry or Errno.NotDirectory or Errno.NoDevice
+    static bool IsAbsent(int errno) => errno is Errno.NoEntry or Errno.NotDirectory or Errno.NoDevice or NoProcess
         || (errno == Errno.AccessDenied && !RootUser.IsUs());
 
     static KernelRefused Refused(string call, int errno) => new(call, errno, Errno.Say(errno));

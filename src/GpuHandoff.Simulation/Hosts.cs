@@ -18,6 +18,8 @@ public static class Hosts
         ("debian-names", () => SingleGpu(new(DebianNames: true))),
         ("two-identical-gpus", () => TwoIdenticalGpus()),
         ("two-identical-gpus-580", () => TwoIdenticalGpus(new("580.126.20"))),
+        ("two-identical-gpus-modeset", () => TwoIdenticalGpus(new(Modeset: true))),
+        ("two-identical-gpus-595", () => TwoIdenticalGpus(new("595.45.04"))),
         ("four-functions", () => FourFunctions()),
         ("with-stranger", () => WithStranger()),
         ("with-igpu", () => WithIgpu()),

@@ -28,7 +28,10 @@ sealed class Desk(SimulatedKernel kernel)
     /// </remarks>
     public string Picture() => string.Join('\n', Kernel.Describe(_mayStay).Split('\n')
         .Where(line => !_hasFirmwareConsole || !(line.StartsWith("framebuffer", StringComparison.Ordinal)
-            || line.StartsWith("console", StringComparison.Ordinal) || line.StartsWith("node /dev/fb", StringComparison.Ordinal))));
+            || line.StartsWith("console", StringComparison.Ordinal) || line.StartsWith("node /dev/fb", StringComparison.Ordinal)))
+        // Frame buffers are numbered in the order in which they come; which card has one is what counts.
+        .Select(line => line.StartsWith("framebuffer", StringComparison.Ordinal) ? $"framebuffer {line.Split(' ', 3)[2]}" : line)
+        .Order(StringComparer.Ordinal));
 
     public Machine Survey(Target? target = null) => Surveyor.Survey(Kernel, Ledger.Homes(), target);
 

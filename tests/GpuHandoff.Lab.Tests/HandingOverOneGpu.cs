@@ -180,36 +180,74 @@ public sealed class HandingOverOneGpu(OneGpu one) : IClassFixture<OneGpu>
         }
     });
 
-    [LabFact]
-    public void A_sigterm_in_the_middle_rolls_everything_back() => Host.Case(() =>
+    /// <summary>Makes the first step, the loading of vfio-pci, take three seconds: time enough for anybody to interfere.</summary>
+    void Slowly(Action act)
     {
-        var before = Host.Picture();
-        var ended = Host.Vm.Run("gpu-handoff to_vfio --verbose & p=$!; sleep 0.35; kill -TERM $p; wait $p");
-        // On a slow day the signal may come before the first step or after the last: then it is done or nothing happened.
-        ended.ExitCode.ShouldBeOneOf(0, 3);
-        if (ended.ExitCode == 3)
+        Host.Vm.Run("modprobe -r vfio_pci && mkdir -p /run/modprobe.d && "
+            + "echo 'install vfio_pci /bin/sleep 3; /sbin/modprobe --ignore-install vfio_pci' > /run/modprobe.d/slow.conf").Ok();
+        try
         {
-            ended.Errors.ShouldContain("everything is as it was before");
-            Host.Picture().ShouldBe(before);
+            act();
         }
-        Host.Tool(0, "to_nvidia");
-    });
+        finally
+        {
+            Host.Vm.Run("rm /run/modprobe.d/slow.conf; modprobe vfio_pci").Ok();
+        }
+    }
 
     [LabFact]
-    public void Two_runs_at_once_do_not_interleave() => Host.Case(() =>
+    public void A_sigterm_in_the_middle_rolls_everything_back() => Host.Case(() => Slowly(() =>
     {
-        var both = Host.Vm.Run("gpu-handoff to_vfio & a=$!; sleep 0.3; gpu-handoff to_nvidia & b=$!; wait $a; x=$?; wait $b; exit $((x + $?))");
+        var before = Host.Picture();
+        var ended = Host.Vm.Run("gpu-handoff to_vfio --verbose & p=$!; sleep 1.5; kill -TERM $p; wait $p");
+        ended.ExitCode.ShouldBe(3, ended.Errors);
+        ended.Errors.ShouldContain("everything is as it was before");
+        Host.Picture().ShouldBe(before);
+    }));
+
+    [LabFact]
+    public void Two_runs_at_once_do_not_interleave() => Host.Case(() => Slowly(() =>
+    {
+        var both = Host.Vm.Run("gpu-handoff to_vfio & a=$!; sleep 1.5; gpu-handoff to_nvidia & b=$!; wait $a; x=$?; wait $b; exit $((x + $?))");
         both.ExitCode.ShouldBe(0, both.Errors);
         both.Errors.ShouldContain("waiting for");
         (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("nvidia", "snd_hda_intel"));
-    });
+    }));
 
     [LabFact]
-    public void No_child_of_ours_keeps_the_callers_pipe_open() => Host.Case(() =>
+    public void A_call_that_takes_longer_than_it_may_leaves_us_and_our_caller_free() => Host.Case(() => Slowly(() =>
     {
-        Host.Vm.Run("gpu-handoff to_vfio 2>&1 | cat > /root/log; grep -c . /root/log").Ok();
-        Host.Vm.Run("(gpu-handoff to_nvidia) 9> /run/held; ls -l /proc/[0-9]*/fd 2> /dev/null | grep -c /run/held").Text.ShouldBe("0");
-    });
+        // The hand is stopped in the middle of a call: for us it looks as a call that never returns.
+        var ended = Host.Vm.Run("""
+            sed -i 's/sleep 3/sleep 120/' /run/modprobe.d/slow.conf
+            gpu-handoff to_vfio 2>&1 | cat > /run/said; e=${PIPESTATUS[0]}
+            cat /run/said; pgrep -f '[g]pu-handoff --hand' > /dev/null && echo the hand is left behind
+            pkill -f '[s]leep 120'; for i in $(seq 100); do pgrep -f '[g]pu-handoff --hand' > /dev/null || break; sleep 0.1; done
+            exit $e
+            """, TimeSpan.FromMinutes(4));
+        ended.ExitCode.ShouldBe(4, ended.Text);
+        ended.Text.ShouldContain("modprobe vfio_pci: no answer for 75 s");
+        ended.Text.ShouldContain("the hand is left behind");
+        (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("nvidia", "snd_hda_intel"));
+        Host.Vm.Run("sed -i 's/sleep 120/sleep 3/' /run/modprobe.d/slow.conf; rm -rf /var/lib/gpu-handoff").Ok();
+    }));
+
+    [LabFact]
+    public void No_child_of_ours_keeps_the_callers_files_open() => Host.Case(() => Slowly(() =>
+    {
+        var held = Host.Vm.Run("""
+            (gpu-handoff to_vfio --quiet & echo $! > /run/us; wait) 9> /run/held &
+            sleep 1.5
+            for p in $(pgrep -f '[g]pu-handoff --hand') $(pgrep -x sleep); do
+                tr '\0' ' ' < /proc/$p/cmdline; ls -l /proc/$p/fd | grep -c /run/held
+            done
+            ls -l /proc/$(cat /run/us)/fd | grep -c /run/held
+            wait
+            """).Output;
+        held.ShouldContain("--hand 0\n");
+        held.Trim().ShouldEndWith("1", customMessage: "our own process has it, or this case shows nothing");
+        Host.Tool(0, "to_nvidia");
+    }));
 
     [LabFact]
     public void A_reader_that_goes_away_does_not_end_a_hand_over_halfway() => Host.Case(() =>

@@ -34,7 +34,7 @@ static class GpuIsInUse
             .ToImmutableArray();
         if (users is not [])
             return [InUse(q, users)];
-        // nvidia_drm with modeset=1 is a kernel user of its own; it goes before the unbind, or with it.
+        // nvidia_drm with modeset=1 is a kernel user of its own: it goes first, or the counts show that it is the only one.
         return q.Gpu.Display().Interrupts == 0 || NvidiaStack.DrmHoldsModules(q.Machine)
             ? []
             : [InUse(q,

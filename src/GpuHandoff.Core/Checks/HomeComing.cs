@@ -12,11 +12,14 @@ static class HomeComing
         var kept = q.Machine.HomeOf(q.Gpu)?.Of(function.Address);
         if (kept is { Driver: Owner.Vfio } && !q.Policy.Claim)
             return kept;
-        if (kept is { Driver: not (null or Owner.Vfio) })
+        // A sibling that had no driver (its module is blacklisted, say) gets none; the card itself is wanted back.
+        if (kept is { Driver: not (null or Owner.Vfio) } || (kept is { Driver: null } && function.Address != q.Gpu.Address))
             return kept;
         // Nobody wrote down where it came from. On a driver of the host it is at home, whichever that is.
         if (function.Owner is { Driver: not (null or Owner.Vfio) } now)
             return now with { Only = null };
+        if (function.Owner.Driver is null && function.Address != q.Gpu.Address && q.Gpu.Display().Owner.Driver is not (null or Owner.Vfio))
+            return function.Owner with { Only = null };
         return Profile.HomeDriver(function) is { } known ? new(known) : null;
     }
 }

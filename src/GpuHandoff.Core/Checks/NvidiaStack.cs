@@ -17,7 +17,7 @@ public static class NvidiaStack
         TopDown.Select(machine.Module).Where(m => m.State != ModuleState.Absent);
 
     /// <summary>With modeset=1 nvidia_drm itself holds the modules below it, so their counts tell nothing of users.</summary>
-    /// <remarks>nvidia-drm-drv.c:nv_drm_load, allocateDevice; kernel-facts: nvidia_dev_get.</remarks>
+    /// <remarks>nvidia-drm-drv.c:nv_drm_load, allocateDevice; nvidia/nv.c:nvidia_dev_get.</remarks>
     public static bool DrmHoldsModules(Machine machine) =>
         machine.Module("nvidia_drm").Parameters.Any(p => p is "modeset=Y" or "modeset=1");
 }

@@ -22,12 +22,8 @@ public enum FreeBy
 /// <param name="Total">The steps together, from the first to the last. Undoing is not cut short: each call has its own limit.</param>
 public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
 {
-    public static Limits Default { get; } = new(TimeSpan.FromSeconds(20), TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(180));
-
-    /// <summary>The same with another total; no single call may take longer than that.</summary>
-    public Limits Within(TimeSpan total) => new(Shorter(Write, total), Shorter(Module, total), total);
-
-    static TimeSpan Shorter(TimeSpan a, TimeSpan b) => a < b ? a : b;
+    /// <summary>A write may wait for a VM that is just letting go: the kernel polls a reset for 60 s (pci.c:pci_dev_wait).</summary>
+    public static Limits Default { get; } = new(TimeSpan.FromSeconds(75), TimeSpan.FromSeconds(75), TimeSpan.FromSeconds(300));
 }
 
 /// <summary>How the wanted is to be reached.</summary>

@@ -19,7 +19,10 @@ public sealed record Home(
     ImmutableArray<ModuleHome> Modules,
     ImmutableArray<NamedNode> Nodes)
 {
-    public const int Version = 1;
+    public const int Newest = 1;
+
+    /// <summary>The record's format, so that a later program can tell what it reads.</summary>
+    public int Version { get; init; } = Newest;
 
     public Owner? Of(PciAddress function) => Functions.FirstOrDefault(f => f.Function == function)?.Owner;
 }

@@ -39,7 +39,8 @@ public static class Planner
             return policy.By;
         var othersStay = machine.NvidiaGpus()
             .Any(g => g.Functions.Any(f => f.Owner.Driver == "nvidia") && goal.Gpus.All(w => w.Address != g.Address));
-        var canUnload = NvidiaStack.Loaded(machine).All(m => m.State == ModuleState.Loaded && m.RefCount is not null);
+        var stack = NvidiaStack.Loaded(machine).ToList();
+        var canUnload = stack.Count > 0 && stack.TrueForAll(m => m.State == ModuleState.Loaded && m.RefCount is not null);
         return othersStay || !canUnload ? FreeBy.Unbind : FreeBy.Unload;
     }
 
@@ -91,15 +92,17 @@ public static class Planner
                 phases.Add("release", new UnloadModule(drm.Name, drm.Parameters));
             foreach (var function in onNvidia)
             {
-                // While nvidia_drm itself uses the card, its interrupts tell nothing; then it follows the unbind.
-                if (reload || !NvidiaStack.DrmHoldsModules(machine))
-                    phases.Add("release", new AwaitIdle(function.Address));
+                phases.Add("release", new AwaitIdle(function.Address));
                 phases.Add("bind", new Rebind(function.Address, function.Owner, Owner.VfioKept));
             }
-            if (reload && OthersOnNvidia(machine, goal))
+            // A run that was killed may have taken nvidia_drm from the cards that stay.
+            var lost = drm.State == ModuleState.Absent
+                ? goal.Gpus.Select(machine.HomeOf).OfType<Home>().SelectMany(h => h.Modules).FirstOrDefault(m => m.Name == drm.Name)
+                : null;
+            if ((reload || lost is not null) && OthersOnNvidia(machine, goal))
             {
-                phases.Add("modules", new LoadModule(drm.Name, drm.Parameters));
-                notes.Add($"driver {machine.Nvidia} cannot unbind one card under nvidia_drm: it is unloaded and loaded again");
+                phases.Add("modules", new LoadModule(drm.Name, lost?.Parameters ?? drm.Parameters));
+                notes.Add("nvidia_drm would hold the card, so it is unloaded around the unbind and loaded again for the other cards");
             }
         }
 
@@ -119,7 +122,7 @@ public static class Planner
         (_, FreeBy.Unload) => " by unloading the nvidia modules: no other GPU needs them",
         _ when OthersOnNvidia(machine, goal) => " by unbinding it alone: other GPUs stay on nvidia",
         _ when DrmHoldsTheCard.DrmMustGo(new(machine, goal.Gpus[0], goal, Policy.Default, way)) =>
-            " by unbinding it alone: nvidia_drm goes, because this driver cannot unbind a card under it; the other modules stay",
+            " by unbinding it alone: nvidia_drm goes, because it would hold the card; the other modules stay",
         _ => " by unbinding it alone: the nvidia modules stay loaded",
     };
 
@@ -156,7 +159,7 @@ public static class Planner
             if (meetsOnlyAtLoad && drm.State == ModuleState.Loaded && drm.RefCount is not null && drm.Users() == 0)
             {
                 phases.Add("release", new UnloadModule(drm.Name, drm.Parameters));
-                notes.Add($"driver {machine.Nvidia} makes DRM cards only when nvidia_drm loads: it is loaded anew");
+                notes.Add($"driver {machine.Nvidia} makes DRM cards only when nvidia_drm loads, so it is loaded anew");
             }
             else if (meetsOnlyAtLoad)
             {
@@ -171,13 +174,13 @@ public static class Planner
 
         foreach (var (function, home) in others)
         {
-            var step = home is { Driver: { } driver } && Available(machine, driver)
+            var step = home is not null && (home.Driver is null || Available(machine, home.Driver))
                 ? (Step)new Rebind(function.Address, function.Owner, home)
                 : new LetKernelPick(function.Address, function.Id, function.Owner);
             if (step is LetKernelPick && !function.IsOnVfio() && function.Owner.Only is null)
                 continue;
-            if (step is Rebind && !machine.Drivers.Contains(home!.Driver!))
-                phases.Add("siblings", new LoadModule(Profile.ModuleOf(home.Driver!), [], Stays: true));
+            if (step is Rebind && home?.Driver is { } wanted && !machine.Drivers.Contains(wanted))
+                phases.Add("siblings", new LoadModule(Profile.ModuleOf(wanted), [], Stays: true));
             phases.Add("siblings", step);
         }
 

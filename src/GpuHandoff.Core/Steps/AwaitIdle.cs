@@ -1,14 +1,11 @@
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Steps;
 
-/// <summary>
-/// The last look before nvidia is unbound: the card must not be initialised. nvidia takes its interrupts at first open
-/// and frees them at last close (nvidia/nv.c:nv_start_device, nv_stop_device), so this sees kernel users and hidden
-/// descriptors, too. Changes nothing; a poller's moment is waited for.
-/// </summary>
+/// <summary>The last look before nvidia is unbound. Changes nothing; a poller's moment is waited for.</summary>
 public sealed record AwaitIdle(PciAddress Function) : Step
 {
     static readonly TimeSpan _patience = TimeSpan.FromSeconds(3);
@@ -18,22 +15,19 @@ public sealed record AwaitIdle(PciAddress Function) : Step
 
     public override Step? Undo() => null;
 
-    public override Position Look(IKernel kernel) => Interrupts(kernel) == 0 ? Position.There : Position.OnTheWay;
+    public override Position Look(IKernel kernel) => Idleness.WhyNot(Function, kernel) is null ? Position.There : Position.OnTheWay;
 
     public override void Run(IKernel kernel, Limits limits)
     {
-        var until = kernel.Uptime + (limits.Total < _patience ? limits.Total : _patience);
-        while (Interrupts(kernel) is > 0 and var taken)
+        var until = kernel.Uptime + _patience;
+        while (Idleness.WhyNot(Function, kernel) is { } busy)
         {
             if (kernel.Uptime >= until)
             {
                 throw new KernelRefused(
-                    $"wait until {Function} is idle", Errno.Busy,
-                    $"nvidia has {taken} interrupts for it: somebody uses it, and an unbind would never end");
+                    $"wait until {Function} is idle", Errno.Busy, $"{busy}: somebody uses it, and an unbind would never end");
             }
             kernel.Pause(_between);
         }
     }
-
-    int Interrupts(IKernel kernel) => kernel.List(Sys.Function(Function) / "msi_irqs").Count;
 }

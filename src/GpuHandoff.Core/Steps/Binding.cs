@@ -30,8 +30,12 @@ static class Binding
     /// <summary>Takes the function from whatever driver has it, other than <paramref name="wanted"/>.</summary>
     public static void Release(PciAddress function, string? wanted, IKernel kernel, Limits limits)
     {
-        if (Surveyor.DriverOf(function, kernel) is { } driver && driver != wanted)
-            kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
+        if (Surveyor.DriverOf(function, kernel) is not { } driver || driver == wanted)
+            return;
+        // Here, because every way to an unbind leads through here, an undo's too: begun on a card in use it never ends.
+        if (driver == "nvidia" && Idleness.WhyNot(function, kernel) is { } busy)
+            throw new KernelRefused($"unbind {function} from nvidia", Errno.Busy, $"{busy}: the unbind would never end");
+        kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
     }
 
     /// <summary>
@@ -41,7 +45,16 @@ static class Binding
     public static void Bind(PciAddress function, string driver, IKernel kernel, Limits limits)
     {
         if (Surveyor.DriverOf(function, kernel) is null)
-            kernel.Write(Sys.Driver(driver) / "bind", function.ToString(), limits.Write);
+        {
+            try
+            {
+                kernel.Write(Sys.Driver(driver) / "bind", function.ToString(), limits.Write);
+            }
+            catch (KernelRefused refused) when (refused.Errno == Errno.Busy && Surveyor.DriverOf(function, kernel) == driver)
+            {
+                // Somebody else (a udev rule) bound it to the very driver at this moment.
+            }
+        }
         if (Surveyor.DriverOf(function, kernel) is var now && now != driver)
         {
             throw new KernelRefused(

@@ -33,9 +33,9 @@ public sealed record LetKernelPick(PciAddress Function, PciId Id, Owner From) : 
         {
             kernel.Write(Sys.Driver(Owner.Vfio) / "remove_id", $"{Id.Vendor:x4} {Id.Device:x4}", limits.Write);
         }
-        catch (KernelRefused refused) when (refused.Errno == Errno.NoDevice)
+        catch (KernelRefused refused) when (refused.Errno is Errno.NoDevice or Errno.NoEntry)
         {
-            // It was not in the list: pci-driver.c:remove_id_store says ENODEV, and that is what we want.
+            // Not in the list (pci-driver.c:remove_id_store), or no vfio-pci that could have one: that is what we want.
         }
     }
 }

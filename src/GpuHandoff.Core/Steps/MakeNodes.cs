@@ -18,7 +18,7 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
     public override Step Undo() => new RemoveNodes(Nodes);
 
     public override Position Look(IKernel kernel) =>
-        Today(kernel).All(n => kernel.NodeAt(new(n.Path)) == n.Node) ? Position.There : Position.OnTheWay;
+        Today(kernel).All(n => kernel.NodeAt(new(n.Path))?.IsSameDevice(n.Node) == true) ? Position.There : Position.OnTheWay;
 
     public override void Run(IKernel kernel, Limits limits)
     {
@@ -29,7 +29,14 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
                 continue;
             if (now is not null)
                 kernel.RemoveNode(new(path));
-            kernel.MakeNode(new(path), node);
+            try
+            {
+                kernel.MakeNode(new(path), node);
+            }
+            catch (KernelRefused refused) when (refused.Errno == Errno.Exists && kernel.NodeAt(new(path))?.IsSameDevice(node) == true)
+            {
+                // A udev rule ran nvidia-modprobe at this very moment: the node is there, with the mode that the driver wants.
+            }
         }
     }
 

@@ -49,8 +49,11 @@ public static class Surveyor
         var everything = Everything(kernel);
         var all = everything.ToDictionary(f => f.Address);
         var gpus = Slots(everything).Select(slot => ReadGpu(slot, all, kernel)).ToImmutableArray();
-        var modules = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "")
-            .Select(m => m.Name == "nvidia_drm" ? m with { Parameters = Parameters(m.Name, kernel) } : m).ToImmutableArray();
+        var loaded = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "");
+        var modules = loaded.Select(m => m.Name == "nvidia_drm" ? m with { Parameters = Parameters(m.Name, kernel) } : m)
+            .Concat(_nvidiaModules.Append("vfio_pci").Where(name => loaded.All(m => m.Name != name) && StateOf(name, kernel) == ModuleState.BuiltIn)
+                .Select(name => new KernelModule(name, ModuleState.BuiltIn, null, [])))
+            .ToImmutableArray();
         var drivers = kernel.List(Sys.PciDrivers).ToImmutableArray();
         var remembered = homes.Where(h => h.BootId == boot).ToImmutableArray();
 
@@ -176,6 +179,8 @@ public static class Surveyor
         foreach (var card in kernel.List(function / "sound"))
             paths.AddRange(kernel.List(function / "sound" / card).Select(name => $"/dev/snd/{name}"));
         paths.AddRange(kernel.List(function / "vfio-dev").Select(name => $"/dev/vfio/devices/{name}"));
+        // An open adapter keeps the unbind waiting, uninterruptibly (i2c-core-base.c:i2c_del_adapter).
+        paths.AddRange(kernel.List(function).Where(name => name.StartsWith("i2c-", StringComparison.Ordinal)).Select(name => $"/dev/{name}"));
         if (group is not null)
             paths.Add($"/dev/vfio/{group}");
         foreach (var path in paths)
@@ -220,12 +225,13 @@ public static class Surveyor
             yield return Profile.ModuleOf(driver);
     }
 
-    // vfio-pci.ids=10de:2684,10de:22ba on the command line and "options vfio-pci ids=" both end in the parameter.
-    static ImmutableArray<string> VfioIds(IKernel kernel) =>
-    [
-        .. (kernel.Read(Sys.Module("vfio_pci") / "parameters/ids") ?? "")
-            .Split(',', StringSplitOptions.RemoveEmptyEntries).Where(id => id != "(null)"),
-    ];
+    static ImmutableArray<string> VfioIds(IKernel kernel)
+    {
+        var folder = new SysPath("/etc/modprobe.d");
+        return VfioIdList.Parse(
+            kernel.Read(Sys.Proc / "cmdline") ?? "",
+            kernel.List(folder).Where(name => name.EndsWith(".conf", StringComparison.Ordinal)).Select(name => kernel.Read(folder / name) ?? ""));
+    }
 
     static ImmutableArray<VtConsole> Consoles(IKernel kernel)
     {
@@ -285,7 +291,9 @@ public static class Surveyor
     {
         var modules = machine.Functions().Select(f => f.Owner.Driver).OfType<string>().Distinct()
             .Select(Profile.ModuleOf).Select(machine.Module).ToList();
-        return modules.Exists(m => m is not { State: ModuleState.Loaded, RefCount: not null })
+        // vfio's device files count on module vfio, which each bound function holds as well: there the count proves nothing.
+        return machine.Functions().Any(f => f.IsOnVfio())
+            || modules.Exists(m => m is not { State: ModuleState.Loaded, RefCount: not null })
             || modules.Concat(_nvidiaModules.Select(machine.Module)).Any(m => m.Users() > 0);
     }
 

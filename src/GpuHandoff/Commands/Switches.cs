@@ -39,7 +39,7 @@ sealed class Switches
             By = parsed.GetValue(_by) ?? FreeBy.Auto,
             Accepted = [.. parsed.GetValue(_accept) ?? []],
             Claim = parsed.GetValue(_claim),
-            Limits = Has(parsed, _timeout) && parsed.GetValue(_timeout) is { } total ? Limits.Default.Within(total) : Limits.Default,
+            Limits = Has(parsed, _timeout) && parsed.GetValue(_timeout) is { } total ? Limits.Default with { Total = total } : Limits.Default,
         };
         return new(
             parsed.GetValue(_gpu), policy, Is(parsed, _dryRun), Is(parsed, _json), Is(parsed, _quiet), Is(parsed, _verbose),

@@ -109,6 +109,45 @@ public class FaultSweep
         }
     }
 
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_visitor_that_opens_the_card_before_any_write_never_makes_us_wait_for_ever(string host, Target target, FreeBy way)
+    {
+        for (var call = 1; call <= Length(host, target, way); call++)
+        {
+            // Between our last look and the unbind itself there is a moment that only NVIDIA's drain state could close.
+            if (CallAt(host, target, way, call).Contains("nvidia/unbind"))
+                continue;
+            var desk = Started(host, target, way);
+            var visited = false;
+            desk.Kernel.Faults.Before(desk.Kernel.Calls.Count + call, kernel =>
+            {
+                var visitor = kernel.StartProcess("nvidia-smi");
+                foreach (var node in new[] { "/dev/nvidia0", "/dev/nvidiactl" })
+                {
+                    try
+                    {
+                        kernel.OpenNode(node, visitor);
+                        visited = true;
+                    }
+                    catch (KernelRefused)
+                    {
+                        // No such card at this moment, or no node: then there is nothing to visit.
+                    }
+                }
+            });
+
+            var outcome = desk.Run(target, Gpu(desk), Of(way));
+
+            if (visited)
+                (outcome is Outcome.Stuck { Silent: true }).ShouldBeFalse($"{CallAt(host, target, way, call)}\n{desk.Memo}");
+        }
+    }
+
+    /// <summary>What the ledger holds, as text.</summary>
+    static string Records(Desk desk) => string.Join('\n', desk.Ledger.Homes().Select(
+        h => $"{h.Gpu}: {string.Join(", ", h.Functions)}; {string.Join(", ", h.Modules.Select(m => m.Name))}; {string.Join(", ", h.Nodes)}"));
+
     static void Sweep(string host, Target target, FreeBy way, Action<Faults, int> arm)
     {
         var length = Length(host, target, way);
@@ -116,12 +155,13 @@ public class FaultSweep
         for (var call = 1; call <= length; call++)
         {
             var desk = Started(host, target, way);
-            var (before, homes) = (desk.Picture(), desk.Ledger.Homes().Length);
+            var (before, homes) = (desk.Picture(), Records(desk));
             arm(desk.Kernel.Faults, desk.Kernel.Calls.Count + call);
 
             var outcome = desk.Run(target, Gpu(desk), Of(way));
 
             var told = $"{host} {target} {way}, call {call}: {CallAt(host, target, way, call)}\n{desk.Memo}";
+            desk.Kernel.Hazards.ShouldBeEmpty(told);
             switch (outcome)
             {
                 case Outcome.Done:
@@ -129,7 +169,7 @@ public class FaultSweep
                     break;
                 case Outcome.RolledBack:
                     desk.Picture().ShouldBe(before, told);
-                    desk.Ledger.Homes().Length.ShouldBe(homes, told);
+                    Records(desk).ShouldBe(homes, told);
                     break;
                 default:
                     outcome.ShouldBeOfType<Outcome.RolledBack>(told);

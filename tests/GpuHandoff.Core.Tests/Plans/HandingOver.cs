@@ -275,10 +275,53 @@ public class HandingOver
     }
 
     [Fact]
-    public void From_580_105_on_a_single_unbind_leaves_nvidia_drm_loaded()
+    public void From_580_105_on_a_single_unbind_leaves_nvidia_drm_loaded_where_the_counts_show_that_nobody_uses_anything()
     {
         var desk = new Desk(Hosts.TwoIdenticalGpus(new("580.126.20", Modeset: true)));
-        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is Rebind);
+        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is Rebind || s is AwaitIdle);
+        desk.Done(Target.Vfio, "01:00");
+    }
+
+    [Fact]
+    public void With_modeset_a_user_of_the_other_card_makes_nvidia_drm_go_so_that_this_card_can_be_shown_to_be_idle()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus(new("595.45.04", Modeset: true)));
+        desk.Kernel.OpenNode("/dev/nvidia1", desk.Kernel.StartProcess("cuda"));
+        desk.Planned(Target.Vfio, "01:00").Steps().Select(s => s.Say()).ShouldContain("unload nvidia_drm");
+        desk.Done(Target.Vfio, "01:00");
+        desk.Survey().Module("nvidia_drm").State.ShouldBe(ModuleState.Loaded);
+    }
+
+    [Fact]
+    public void An_undo_does_not_unbind_a_card_that_somebody_opened_meanwhile()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus(new("595.45.04", Modeset: false)));
+        desk.Done(Target.Vfio, "01:00");
+        var before = desk.Kernel.Calls.Count;
+        desk.Kernel.Faults.Before(
+            call => call.Contains("01:00.1/driver_override"),
+            kernel => kernel.OpenNode("/dev/nvidia0", kernel.StartProcess("nvidia-persistenced")));
+        desk.Kernel.Faults.Refuse(call => call.Contains("snd_hda_intel/bind"), Errno.InputOutput);
+
+        var stuck = desk.Run(Target.Host, "01:00").ShouldBeOfType<Outcome.Stuck>(desk.Memo.ToString());
+
+        stuck.Silent.ShouldBeFalse();
+        desk.Kernel.Calls.Skip(before).ShouldAllBe(call => !call.Contains("nvidia/unbind"));
+        desk.DriverOf(Gpu).ShouldBe("nvidia", "with a user the card stays where it works");
+    }
+
+    [Fact]
+    public void A_sibling_that_had_no_driver_gets_none()
+    {
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).WithNvidiaDriver(new()).Loading("nvidia", "nvidia_uvm").Boot());
+        desk.DriverOf(Audio).ShouldBeNull();
+        desk.Run(Target.Host).ShouldBe(new Outcome.Done(0));
+        desk.Kernel.Elsewhere(kernel =>
+            kernel.Write(new($"/sys/bus/pci/devices/{Audio}/driver_override"), "none\n", TimeSpan.FromSeconds(1)));
+        desk.Done(Target.Vfio);
+        desk.DriverOf(Audio).ShouldBe("vfio-pci");
+        desk.Done(Target.Host);
+        (desk.DriverOf(Audio), desk.OverrideOf(Audio)).ShouldBe((null, "none"));
     }
 
     [Fact]
@@ -364,26 +407,40 @@ public class HandingOver
         desk.DriverOf(Gpu).ShouldBe("vfio-pci");
     }
 
-    [Fact]
-    public void A_handover_that_was_killed_anywhere_can_be_finished_in_either_direction()
+    [Theory]
+    [InlineData("single-gpu", FreeBy.Unload)]
+    [InlineData("single-gpu", FreeBy.Unbind)]
+    [InlineData("single-gpu-595", FreeBy.Auto)]
+    [InlineData("four-functions", FreeBy.Auto)]
+    [InlineData("two-identical-gpus", FreeBy.Auto)]
+    [InlineData("two-identical-gpus-modeset", FreeBy.Auto)]
+    [InlineData("two-identical-gpus-595", FreeBy.Auto)]
+    [InlineData("nouveau-first", FreeBy.Auto)]
+    public void A_handover_that_was_killed_anywhere_can_be_finished_in_either_direction(string host, FreeBy way)
     {
-        var whole = new Desk(Hosts.SingleGpu());
-        whole.Done(Target.Vfio);
+        Desk Boot() => new(Hosts.All.First(h => h.Name == host).Boot());
+        var policy = Policy.Default with { By = way };
+        var whole = Boot();
+        whole.Done(Target.Vfio, "0", policy);
         var length = whole.Kernel.Calls.Count;
-        var before = new Desk(Hosts.SingleGpu()).Picture();
+        var before = Boot().Picture();
         foreach (var next in new[] { Target.Vfio, Target.Host })
         {
             for (var call = 1; call <= length; call++)
             {
-                var desk = new Desk(Hosts.SingleGpu());
+                var desk = Boot();
                 // An exception that nothing expects ends the run as kill -9 does: no undo, no word.
                 desk.Kernel.Faults.Before(call, _ => throw new Killed());
-                Should.Throw<Killed>(() => desk.Run(Target.Vfio));
+                Should.Throw<Killed>(() => desk.Run(Target.Vfio, "0", policy));
                 desk.Kernel.Faults.Clear();
 
-                desk.Done(next);
+                desk.Done(next, "0", policy);
                 if (next == Target.Vfio)
-                    desk.Done(Target.Host);
+                {
+                    desk.Survey().Modules.Count(m => m.Name == "nvidia_drm").ShouldBe(
+                        whole.Survey().Modules.Count(m => m.Name == "nvidia_drm"), "the cards that stay keep their DRM");
+                    desk.Done(Target.Host, "0", policy);
+                }
                 desk.Picture().ShouldBe(before, $"killed before call {call}: {whole.Kernel.Calls[call - 1]}, then {next}");
             }
         }

@@ -110,6 +110,35 @@ public class Refusing
     }
 
     [Fact]
+    public void An_open_i2c_adapter_of_the_card_is_named()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        var adapter = desk.Kernel.List(new("/sys/bus/pci/devices/0000:01:00.0")).First(name => name.StartsWith("i2c-", StringComparison.Ordinal));
+        desk.Kernel.OpenNode($"/dev/{adapter}", desk.Kernel.StartProcess("ddcutil"));
+        desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem().Evidence.ShouldHaveSingleItem().ShouldContain("ddcutil");
+    }
+
+    [Fact]
+    public void A_second_gpu_in_the_group_is_not_taken_along_as_a_neighbour()
+    {
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).With(Hosts.Card(2).Select(f => f.Class == 0x060400 ? f : f with { IommuGroup = 11 }))
+            .WithNvidiaDriver(new()).Loading("nvidia").Boot());
+        PciAddress.TryParse("0000:02:00.0", out var other).ShouldBeTrue();
+        var policy = Policy.Default with { Accepted = [other, other with { Function = 1 }] };
+        desk.Refused(Target.Vfio, "01:00", policy).Findings.ShouldContain(f => f.Code == "group-is-shared" && f.Hint.Contains("--gpu all"));
+        desk.Done(Target.Vfio, "all");
+    }
+
+    [Fact]
+    public void A_driver_that_is_built_in_is_not_unloaded()
+    {
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).WithNvidiaDriver(new()).WithBuiltIn("nvidia").Boot());
+        desk.DriverOf("0000:01:00.0").ShouldBe("nvidia");
+        desk.Refused(Target.Vfio, policy: Policy.Default with { By = FreeBy.Unload }).Findings.ShouldContain(f => f.Code == "unload-not-possible");
+        desk.Planned(Target.Vfio).Steps().ShouldAllBe(s => s is LoadModule || s is Rebind || s is AwaitIdle);
+    }
+
+    [Fact]
     public void A_storage_controller_is_not_taken_along_even_where_it_is_accepted()
     {
         var desk = new Desk(Hosts.WithStranger());
@@ -231,7 +260,7 @@ public class Refusing
         var desk = new Desk(Hosts.SingleGpu());
         var before = desk.Picture();
         desk.Kernel.Faults.Before("rmmod nvidia_drm".Equals, kernel => kernel.Pause(TimeSpan.FromSeconds(30)));
-        var policy = Policy.Default with { Limits = Limits.Default.Within(TimeSpan.FromSeconds(10)) };
+        var policy = Policy.Default with { Limits = Limits.Default with { Total = TimeSpan.FromSeconds(10) } };
         desk.Run(Target.Vfio, policy: policy).ShouldBeOfType<Outcome.RolledBack>().What.ShouldContain("10 s");
         desk.Picture().ShouldBe(before);
     }

@@ -104,6 +104,12 @@ public class Reading
         machine.Module("nvidia").Users().ShouldBe(0);
     }
 
+    [Fact]
+    public void Ids_for_vfio_pci_are_read_from_the_command_line_and_from_modprobes_files() => VfioIdList.Parse(
+        "quiet vfio-pci.ids=10de:2684,10de:22ba iommu=pt",
+        ["# options vfio-pci ids=1:1\noptions vfio-pci ids=10de:1adb,10de:2684 disable_vga=1\n", "options vfio_iommu_type1 allow=1"])
+        .ShouldBe(["10de:2684", "10de:22ba", "10de:1adb"]);
+
     [Property]
     public void No_text_breaks_a_parser(string? text)
     {
@@ -113,6 +119,7 @@ public class Reading
         _ = NvidiaProc.Version(text);
         _ = NvidiaProc.Information(text);
         _ = CharDevices.Major(text, "nvidia");
+        _ = VfioIdList.Parse(text, [text]);
         _ = PciIds.Find(text, new(0x10de, 0x2684));
         _ = PciAddress.TryParse(text, out _);
         _ = DriverVersion.TryParse(text, out _);

@@ -1,0 +1,34 @@
+using GpuHandoff.Checks;
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Survey;
+
+/// <summary>
+/// Whether nvidia could be unbound from a card and ever come back. nvidia takes a card's interrupts at first open and frees
+/// them at last close (nvidia/nv.c:nv_start_device, nv_stop_device), so they show kernel users and hidden descriptors, too.
+/// nvidia_drm with modeset=1 is such a user for as long as it is loaded; then only the modules' counts can tell.
+/// </summary>
+public static class Idleness
+{
+    /// <summary>Why the card counts as in use; null: it is idle.</summary>
+    public static string? WhyNot(PciAddress function, IKernel kernel)
+    {
+        var interrupts = kernel.List(Sys.Function(function) / "msi_irqs").Count;
+        return interrupts == 0 ? null : WhyNot(
+            interrupts,
+            [.. ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "").Where(m => NvidiaStack.Has(m.Name))],
+            kernel.Read(Sys.Module("nvidia_drm") / "parameters/modeset") is "Y" or "1");
+    }
+
+    public static string? WhyNot(int interrupts, IReadOnlyList<KernelModule> stack, bool drmHoldsIt)
+    {
+        if (interrupts == 0 || (drmHoldsIt && AreUnused(stack)))
+            return null;
+        return $"nvidia has {interrupts} interrupts for it"
+            + (drmHoldsIt ? $", and nvidia_drm is not the only one to use {stack.FirstOrDefault(m => m.Users() > 0)?.Name ?? "it"}" : "");
+    }
+
+    /// <summary>No module of the stack has a user that is no module: nobody has a node open, visible or not.</summary>
+    public static bool AreUnused(IEnumerable<KernelModule> stack) => stack.All(m => m.RefCount is not null && m.Users() == 0);
+}

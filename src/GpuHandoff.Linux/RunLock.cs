@@ -18,8 +18,8 @@ public sealed class RunLock : IDisposable
 
     RunLock(FileStream file) => _file = file;
 
-    /// <param name="waits">Told once whom we wait for, where we have to.</param>
     /// <summary>Takes the lock, waiting no longer than <paramref name="limit"/>; null where its holder has it still.</summary>
+    /// <param name="waits">Told once whom we wait for, where we have to.</param>
     public static RunLock? Take(IKernel kernel, TimeSpan limit, Action<string> waits, CancellationToken stop)
     {
         var path = Path.Combine(Folder, "lock");

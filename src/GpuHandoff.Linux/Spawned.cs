@@ -29,9 +29,9 @@ sealed class Spawned : IDisposable
     /// <summary>Our end of its stdout.</summary>
     public int FromChild { get; private set; }
 
+    /// <summary>Starts a program by its absolute path, with nothing in its environment.</summary>
     /// <param name="talks">Whether it gets a pipe for its stdin.</param>
     /// <param name="complains">Whether its stderr goes to the same pipe as its stdout; else to /dev/null.</param>
-    /// <summary>Starts a program by its absolute path, with nothing in its environment.</summary>
     public static Spawned Start(string program, IReadOnlyList<string> arguments, bool talks, bool complains)
     {
         // Whatever our caller left open (a task's pipe, a lock) is not for children. Ours are closed on exec already.

@@ -102,7 +102,9 @@ public static class Planner
             if ((reload || lost is not null) && OthersOnNvidia(machine, goal))
             {
                 phases.Add("modules", new LoadModule(drm.Name, lost?.Parameters ?? drm.Parameters));
-                notes.Add("nvidia_drm would hold the card, so it is unloaded around the unbind and loaded again for the other cards");
+                notes.Add(reload
+                    ? "nvidia_drm would hold the card, so it is unloaded around the unbind and loaded again for the other cards"
+                    : "an earlier run took nvidia_drm down and did not end: it is loaded again for the other cards");
             }
         }
 

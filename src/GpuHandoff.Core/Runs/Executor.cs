@@ -76,10 +76,10 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             foreach (var step in phase.Steps)
             {
                 if (stop.IsCancellationRequested)
-                    return Back("interrupted", null, journal);
+                    return Back($"interrupted before: {step.Say()}", null, journal);
                 // Looked at between steps only: a call cut short for the total's sake would count as silent and be left alone.
                 if (kernel.Uptime - began >= limits.Total)
-                    return Back($"not done within {limits.Total.TotalSeconds:0.#} s", null, journal);
+                    return Back($"not done within {limits.Total.TotalSeconds:0.#} s; left was: {step.Say()}", null, journal);
 
                 witness.StepBegins(step);
                 var stepBegan = kernel.Uptime;

@@ -6,7 +6,6 @@ static partial class Libc
 {
     public const int ReadOnly = 0;
     public const int WriteOnly = 1;
-    public const int ReadWrite = 2;
     public const int CloseOnExec = 0x80000;
     public const int NonBlocking = 0x800;
 

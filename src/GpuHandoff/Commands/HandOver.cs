@@ -97,13 +97,13 @@ static class HandOver
     static (Answer?, int Exit) Decide(IKernel kernel, ILedger ledger, Target target, Wish wish)
     {
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target);
-        if (Selection.Of(machine, wish.Gpu) is not Selection.Chosen { Gpus: var gpus })
+        var selection = Selection.Of(machine, wish.Gpu);
+        if (selection is Selection.Unclear unclear)
         {
-            var unclear = (Selection.Unclear)Selection.Of(machine, wish.Gpu);
             Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, wish.Json);
             return (null, ExitCode.Refused);
         }
-        var answer = Planner.Plan(machine, new(target, gpus), wish.Policy);
+        var answer = Planner.Plan(machine, new(target, ((Selection.Chosen)selection).Gpus), wish.Policy);
         if (answer is Answer.Refused refused)
         {
             Say.Refused(refused, wish.Json);

@@ -11,6 +11,11 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
 {
     const int LongestLink = 4096;
 
+    // modprobe --dry-run reads files, and a file system may hang as well as a card.
+    static readonly TimeSpan _lookUp = TimeSpan.FromSeconds(10);
+
+    Hand? _eyes;
+
     public TimeSpan Uptime
     {
         get
@@ -52,6 +57,10 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             _ = Libc.Close(handle);
         }
     }
+
+    public string? ReadSlow(SysPath file, TimeSpan budget) =>
+        // One that only looks may be kept waiting, too.
+        (hand ?? (_eyes ??= Hand.Start(Environment.ProcessPath ?? "/proc/self/exe"))).Ask($"read {file}", budget, Uptime, "read", file.Text);
 
     public IReadOnlyList<string> List(SysPath folder)
     {
@@ -100,7 +109,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         if (ModprobeProgram.Find() is not { } modprobe)
             return false;
         using var process = Spawned.Start(modprobe, ["--dry-run", "--quiet", "--", module], talks: false, complains: false);
-        return process.Wait() == 0;
+        return process.Wait(_lookUp) is { } exit
+            ? exit == 0
+            : throw new KernelSilent($"modprobe --dry-run {module}", _lookUp, Uptime - _lookUp) { Process = process.Look() };
     }
 
     public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>

@@ -123,6 +123,7 @@ public sealed partial class SimulatedKernel
     {
         public TimeSpan Uptime => kernel.Uptime;
         public string? Read(SysPath file) => kernel.Read(file);
+        public string? ReadSlow(SysPath file, TimeSpan budget) => kernel.ReadSlow(file, budget);
         public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
         public string? Link(SysPath link) => kernel.Link(link);
         public bool Exists(SysPath path) => kernel.Exists(path);

@@ -87,6 +87,19 @@ public sealed partial class SimulatedKernel : IKernel
 
     public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
 
+    public string? ReadSlow(SysPath file, TimeSpan budget)
+    {
+        var device = Bus.Devices.FirstOrDefault(device => file.Text.Contains($"/{device.Address}/", StringComparison.Ordinal));
+        // The override on older kernels; what nvidia tells of a card, on all of them.
+        if (device?.LockHolder is not null && (OverrideTakesDeviceLock || file.Text.StartsWith("/proc/driver/nvidia", StringComparison.Ordinal)))
+        {
+            var since = Uptime;
+            clock.Advance(budget);
+            throw new KernelSilent($"read {file}", budget, since);
+        }
+        return Read(file);
+    }
+
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
         : [];

@@ -16,6 +16,12 @@ public interface IKernel
     /// <summary>The text of a file without its last newline; null where there is no such file.</summary>
     string? Read(SysPath file);
 
+    /// <summary>
+    /// The same of a file whose reading may wait for a device's lock: an override on kernels that take the lock for it
+    /// (drivers/base/driver.c:driver_set_override before 6.12.94), or what nvidia tells of a card.
+    /// </summary>
+    string? ReadSlow(SysPath file, TimeSpan budget);
+
     /// <summary>The names in a folder in ordinal order; empty where there is no such folder.</summary>
     IReadOnlyList<string> List(SysPath folder);
 

@@ -39,6 +39,9 @@ public sealed record Machine(string BootId, string Release)
     /// <summary>Homes from this boot.</summary>
     public ImmutableArray<Home> Homes { get; init; } = [];
 
+    /// <summary>Calls of this boot that never came back.</summary>
+    public ImmutableArray<Wedge> Wedges { get; init; } = [];
+
     /// <summary>The kernel in a sentence; a recording may lack its release.</summary>
     public string Kernel() => Release is "" ? "(release not known)" : Release;
 
@@ -48,6 +51,8 @@ public sealed record Machine(string BootId, string Release)
     public IEnumerable<Gpu> NvidiaGpus() => Gpus.Where(g => g.IsNvidia());
 
     public Home? HomeOf(Gpu gpu) => Homes.FirstOrDefault(h => h.Gpu == gpu.Address);
+
+    public Wedge? WedgeOf(Gpu gpu) => Wedges.FirstOrDefault(w => w.Gpu.SharesSlotWith(gpu.Address));
 
     public IEnumerable<PciFunction> Functions() => Gpus.SelectMany(g => g.Functions.Concat(g.Neighbours)).DistinctBy(f => f.Address);
 }

@@ -12,12 +12,23 @@ public static class Surveyor
     static readonly string[] _nvidiaModules = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
     static readonly string[] _remembered = ["modeset", "fbdev"];
 
+    // A healthy kernel answers in microseconds, and a card that wakes up for it in a second.
+    static readonly TimeSpan _slowRead = TimeSpan.FromSeconds(5);
+
     /// <summary>The functions of every display card's slot with their drivers: all that <c>status</c> says, and no more.</summary>
     public static ImmutableArray<PciFunction> Glance(IKernel kernel) =>
     [
         .. Slots(Everything(kernel)).SelectMany(slot => slot)
             .Select(f => f with { Owner = new(DriverOf(f.Address, kernel)) }),
     ];
+
+    /// <summary>The display cards by address and kind, to choose among them: no read that a stuck card could hold up.</summary>
+    public static Machine Cards(IKernel kernel) => new("", "")
+    {
+        Gpus = [.. Slots(Everything(kernel)).Select(slot => new Gpu(slot.First(f => f.Class.IsDisplay()).Address, [.. slot], []))],
+    };
+
+    public static string BootId(IKernel kernel) => kernel.Read(Sys.Proc / "sys/kernel/random/boot_id") ?? "";
 
     /// <summary>The driver and the override of a function now; null where it has left the bus.</summary>
     public static Owner? OwnerOf(PciAddress function, IKernel kernel) =>
@@ -30,7 +41,7 @@ public static class Surveyor
 
     // Unset, the kernel says "(null)"; a cleared one reads the same (pci-sysfs.c:driver_override_show).
     public static string? OverrideOf(PciAddress function, IKernel kernel) =>
-        kernel.Read(Sys.Function(function) / "driver_override") is { } text and not ("(null)" or "") ? text : null;
+        kernel.ReadSlow(Sys.Function(function) / "driver_override", _slowRead) is { } text and not ("(null)" or "") ? text : null;
 
     public static ModuleState StateOf(string module, IKernel kernel) => kernel.Read(Sys.Module(module) / "initstate") switch
     {
@@ -43,12 +54,15 @@ public static class Surveyor
 
     /// <summary>Everything that a decision needs.</summary>
     /// <param name="target">What the machine is read for: asking modprobe what it would find is dear. Null: just to look.</param>
-    public static Machine Survey(IKernel kernel, IEnumerable<Home> homes, Target? target)
+    /// <param name="wedges">Cards that may not be asked anything that could wait for their lock.</param>
+    public static Machine Survey(IKernel kernel, IEnumerable<Home> homes, Target? target, IEnumerable<Wedge>? wedges = null)
     {
-        var boot = kernel.Read(Sys.Proc / "sys/kernel/random/boot_id") ?? "";
+        var boot = BootId(kernel);
+        ImmutableArray<Wedge> stuck = [.. (wedges ?? []).Where(w => w.BootId == boot)];
+        bool IsStuck(PciAddress function) => stuck.Any(w => w.Gpu.SharesSlotWith(function));
         var everything = Everything(kernel);
         var all = everything.ToDictionary(f => f.Address);
-        var gpus = Slots(everything).Select(slot => ReadGpu(slot, all, kernel)).ToImmutableArray();
+        var gpus = Slots(everything).Select(slot => ReadGpu(slot, all, IsStuck, kernel)).ToImmutableArray();
         var loaded = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "");
         var modules = loaded.Select(m => m.Name == "nvidia_drm" ? m with { Parameters = Parameters(m.Name, kernel) } : m)
             .Concat(_nvidiaModules.Append("vfio_pci").Where(name => loaded.All(m => m.Name != name) && StateOf(name, kernel) == ModuleState.BuiltIn)
@@ -71,6 +85,7 @@ public static class Surveyor
             DrmCards = DrmCards(kernel),
             Nodes = NvidiaNodes(kernel),
             Homes = remembered,
+            Wedges = stuck,
         };
         return machine with { Users = HasUsers(machine) ? Users(machine, kernel) : [] };
     }
@@ -122,9 +137,10 @@ public static class Surveyor
     static IEnumerable<List<PciFunction>> Slots(List<PciFunction> everything) =>
         everything.GroupBy(f => f.Address.Slot).Select(slot => slot.ToList()).Where(slot => slot.Exists(f => f.Class.IsDisplay()));
 
-    static Gpu ReadGpu(List<PciFunction> slot, Dictionary<PciAddress, PciFunction> all, IKernel kernel)
+    static Gpu ReadGpu(
+        List<PciFunction> slot, Dictionary<PciAddress, PciFunction> all, Func<PciAddress, bool> isStuck, IKernel kernel)
     {
-        var functions = slot.Select(f => Read(f, kernel)).ToImmutableArray();
+        var functions = slot.Select(f => Read(f, isStuck, kernel)).ToImmutableArray();
         var display = functions.First(f => f.Class.IsDisplay());
         var neighbours =
             from number in functions.Select(f => f.Group).OfType<int>().Distinct()
@@ -132,12 +148,12 @@ public static class Surveyor
             where PciAddress.TryParse(name, out _)
             let address = Address(name)
             where !address.SharesSlotWith(display.Address) && all.TryGetValue(address, out var other) && !other.Class.IsBridge()
-            select Read(all[address] with { Id = ReadId(address, kernel) }, kernel);
+            select Read(all[address] with { Id = ReadId(address, kernel) }, isStuck, kernel);
 
         var gpu = new Gpu(display.Address, functions, [.. neighbours.DistinctBy(f => f.Address).OrderBy(f => f.Address)]);
         // The folder exists exactly while nvidia has the card. Reading it may wake the card, so it is not read otherwise.
-        if (display.Owner.Driver != "nvidia"
-            || kernel.Read(Sys.Proc / $"driver/nvidia/gpus/{display.Address}/information") is not { } text)
+        if (display.Owner.Driver != "nvidia" || isStuck(display.Address)
+            || kernel.ReadSlow(Sys.Proc / $"driver/nvidia/gpus/{display.Address}/information", _slowRead) is not { } text)
         {
             return gpu;
         }
@@ -152,7 +168,7 @@ public static class Surveyor
 
     static PciAddress Address(string name) => PciAddress.TryParse(name, out var address) ? address : default;
 
-    static PciFunction Read(PciFunction function, IKernel kernel)
+    static PciFunction Read(PciFunction function, Func<PciAddress, bool> isStuck, IKernel kernel)
     {
         var path = Sys.Function(function.Address);
         var group = int.TryParse(
@@ -161,7 +177,7 @@ public static class Surveyor
             : (int?)null;
         return function with
         {
-            Owner = new(DriverOf(function.Address, kernel), OverrideOf(function.Address, kernel)),
+            Owner = new(DriverOf(function.Address, kernel), isStuck(function.Address) ? null : OverrideOf(function.Address, kernel)),
             Group = group,
             ResetMethods = [.. (kernel.Read(path / "reset_method") ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries)],
             PowerState = kernel.Read(path / "power_state"),

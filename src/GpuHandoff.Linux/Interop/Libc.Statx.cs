@@ -9,8 +9,11 @@ struct Status
     [FieldOffset(20)] public uint Owner;
     [FieldOffset(24)] public uint Group;
     [FieldOffset(28)] public ushort Mode;
+    [FieldOffset(32)] public ulong Inode;
     [FieldOffset(128)] public uint DeviceMajor;
     [FieldOffset(132)] public uint DeviceMinor;
+    [FieldOffset(136)] public uint FileSystemMajor;
+    [FieldOffset(140)] public uint FileSystemMinor;
 
     public readonly bool IsCharacterDevice => (Mode & 0xF000) == 0x2000;
     public readonly bool IsFolder => (Mode & 0xF000) == 0x4000;

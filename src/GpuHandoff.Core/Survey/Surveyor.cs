@@ -10,6 +10,7 @@ namespace GpuHandoff.Survey;
 public static class Surveyor
 {
     static readonly string[] _nvidiaModules = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
+    static readonly string[] _capabilities = ["nvidia-caps", "nvidia-caps-imex-channels"];
     static readonly string[] _remembered = ["modeset", "fbdev"];
 
     // A healthy kernel answers in microseconds, and a card that wakes up for it in a second.
@@ -87,7 +88,7 @@ public static class Surveyor
             Homes = remembered,
             Wedges = stuck,
         };
-        return machine with { Users = HasUsers(machine) ? Users(machine, kernel) : [] };
+        return Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
     }
 
     /// <summary>The machine with the names that pci.ids knows, where NVIDIA's own are not to be had.</summary>
@@ -175,6 +176,7 @@ public static class Surveyor
             LastPart(kernel.Link(path / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
             ? number
             : (int?)null;
+        var attached = Attachments.Of(path, group, kernel);
         return function with
         {
             Owner = new(DriverOf(function.Address, kernel), isStuck(function.Address) ? null : OverrideOf(function.Address, kernel)),
@@ -184,26 +186,10 @@ public static class Surveyor
             Bars = ResourceTable.Parse(kernel.Read(path / "resource") ?? ""),
             BootVga = function.Class.IsVga() ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
             Interrupts = kernel.List(path / "msi_irqs").Count,
-            Nodes = [.. OwnNodes(path, group, kernel)],
+            Nodes = attached.Nodes,
+            YieldingNodes = attached.YieldingNodes,
+            Plugged = attached.Plugged,
         };
-    }
-
-    static IEnumerable<NamedNode> OwnNodes(SysPath function, int? group, IKernel kernel)
-    {
-        var paths = new List<string>();
-        paths.AddRange(kernel.List(function / "drm").Select(name => $"/dev/dri/{name}"));
-        foreach (var card in kernel.List(function / "sound"))
-            paths.AddRange(kernel.List(function / "sound" / card).Select(name => $"/dev/snd/{name}"));
-        paths.AddRange(kernel.List(function / "vfio-dev").Select(name => $"/dev/vfio/devices/{name}"));
-        // An open adapter keeps the unbind waiting, uninterruptibly (i2c-core-base.c:i2c_del_adapter).
-        paths.AddRange(kernel.List(function).Where(name => name.StartsWith("i2c-", StringComparison.Ordinal)).Select(name => $"/dev/{name}"));
-        if (group is not null)
-            paths.Add($"/dev/vfio/{group}");
-        foreach (var path in paths)
-        {
-            if (kernel.NodeAt(new(path)) is { } node)
-                yield return new(path, node);
-        }
     }
 
     static ImmutableArray<string> Parameters(string module, IKernel kernel) =>
@@ -289,7 +275,7 @@ public static class Surveyor
     static ImmutableArray<NamedNode> NvidiaNodes(IKernel kernel)
     {
         var names = kernel.List(Sys.Dev).Where(name => name.StartsWith("nvidia", StringComparison.Ordinal))
-            .Concat(kernel.List(Sys.Dev / "nvidia-caps").Select(name => $"nvidia-caps/{name}"));
+            .Concat(_capabilities.SelectMany(folder => kernel.List(Sys.Dev / folder).Select(name => $"{folder}/{name}")));
         return
         [
             .. from name in names
@@ -297,38 +283,6 @@ public static class Surveyor
                where node is not null
                select new NamedNode($"/dev/{name}", node),
         ];
-    }
-
-    /// <summary>
-    /// Whether a look through every process is due. An open node pins its driver's module (nvidia, ALSA, vfio: each takes
-    /// a reference in open), so counts without strangers prove that there is none, at the price of one file.
-    /// </summary>
-    static bool HasUsers(Machine machine)
-    {
-        var modules = machine.Functions().Select(f => f.Owner.Driver).OfType<string>().Distinct()
-            .Select(Profile.ModuleOf).Select(machine.Module).ToList();
-        // vfio's device files count on module vfio, which each bound function holds as well: there the count proves nothing.
-        return machine.Functions().Any(f => f.IsOnVfio())
-            || modules.Exists(m => m is not { State: ModuleState.Loaded, RefCount: not null })
-            || modules.Concat(_nvidiaModules.Select(machine.Module)).Any(m => m.Users() > 0);
-    }
-
-    static ImmutableArray<GpuUser> Users(Machine machine, IKernel kernel)
-    {
-        var nodes = machine.Nodes.Concat(machine.Functions().SelectMany(f => f.Nodes)).ToList();
-        var users = ImmutableArray.CreateBuilder<GpuUser>();
-        foreach (var name in kernel.List(Sys.Proc))
-        {
-            if (!int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
-                continue;
-            var found = from fd in kernel.List(Sys.Proc / name / "fd")
-                        let node = kernel.NodeAt(Sys.Proc / name / "fd" / fd)
-                        where node is not null && nodes.Exists(n => n.Node.IsSameDevice(node))
-                        let path = kernel.Link(Sys.Proc / name / "fd" / fd) ?? $"{node.Major}:{node.Minor}"
-                        select new GpuUser(pid, kernel.Read(Sys.Proc / name / "comm") ?? "?", path, node);
-            users.AddRange(found.DistinctBy(u => (u.Node.Major, u.Node.Minor)));
-        }
-        return users.ToImmutable();
     }
 
     static string? LastPart(string? link) => link?[(link.LastIndexOf('/') + 1)..];

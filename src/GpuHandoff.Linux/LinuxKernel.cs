@@ -53,6 +53,23 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         }
     }
 
+    public byte[]? ReadBytes(SysPath file, int count)
+    {
+        var handle = Libc.Open(file.Text, Libc.ReadOnly | Libc.CloseOnExec | Libc.NonBlocking);
+        if (handle < 0)
+            return Libc.LastError() is var errno && IsAbsent(errno) ? null : throw Refused($"read {file}", errno);
+        try
+        {
+            var bytes = new byte[count];
+            var got = Libc.Read(handle, bytes, count);
+            return got < 0 ? null : bytes[..(int)got];
+        }
+        finally
+        {
+            _ = Libc.Close(handle);
+        }
+    }
+
     public IReadOnlyList<string> List(SysPath folder)
     {
         try

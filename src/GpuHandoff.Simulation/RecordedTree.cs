@@ -45,6 +45,8 @@ public sealed class RecordedTree : IKernel
 
     public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
 
+    public byte[]? ReadBytes(SysPath file, int count) => (tree.Find(file.Text) as TextFile)?.First(count);
+
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
         : [];
@@ -88,7 +90,7 @@ public sealed class RecordedTree : IKernel
             DirectoryInfo deeper => (info.Name, new Folder(() => Children(deeper))),
             _ when info.Name.EndsWith(Unrecorded, StringComparison.Ordinal) =>
                 (info.Name[..^Unrecorded.Length], new TextFile(static () => null)),
-            _ => (info.Name, (Entry)new TextFile(() => File.ReadAllText(info.FullName))),
+            _ => (info.Name, (Entry)new TextFile(() => File.ReadAllText(info.FullName)) { Bytes = () => File.ReadAllBytes(info.FullName) }),
         });
 
     Folder Dev(string folder) => new(() => nodes.In(folder).Select(child =>

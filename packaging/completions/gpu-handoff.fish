@@ -24,6 +24,10 @@ complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l accept-nei
     -d 'A stranger in the IOMMU group that may go too'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l claim \
     -d 'Take to the host even what was on vfio-pci before'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l reset -d 'Reset the card before vfio-pci gets it'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l allow-rescan \
+    -d 'The last resort: the slot off the bus and a rescan'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l bar1-size -x -d 'The size of BAR 1 in the VM'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l dry-run -s n -d 'Print the plan and change nothing'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l timeout -x -d 'How many seconds it may take'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l quiet -s q -d 'Tell only what went wrong'

@@ -21,6 +21,9 @@ looking=(
     '--policy[how nvidia is made to let go]:way:(unload unbind auto)'
     '*--accept-neighbour[a stranger in the IOMMU group that may go too]:address:'
     '--claim[take to the host even what was on vfio-pci before]'
+    '--reset[reset the card before vfio-pci gets it]'
+    '--allow-rescan[the last resort: the slot off the bus and a rescan]'
+    '--bar1-size[the size of BAR 1 in the VM]:size:'
 )
 acting=(
     '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]'

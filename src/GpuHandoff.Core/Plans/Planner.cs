@@ -356,14 +356,7 @@ public static class Planner
     static Home? Keep(Machine machine, Gpu gpu, Policy policy)
     {
         var kept = machine.HomeOf(gpu);
-        var functions = Leaving(gpu, policy)
-            .Select(f => new FunctionHome(f.Address, kept?.Of(f.Address) is { } before && IsOurDoing(f, before) ? before : f.Owner)
-            {
-                // Held as we hold it, it may have been us, even where the drivers show no trace of us yet.
-                Power = kept?.Find(f.Address)?.Power is { } power && f.Power == power.Held() ? power : f.Power,
-                Bar1 = kept?.Find(f.Address)?.Bar1 ?? (Resizes(f, policy) ? f.Bar1() : null),
-            })
-            .ToImmutableArray();
+        var functions = Leaving(gpu, policy).Select(f => HomeOf(f, kept?.Find(f.Address), policy)).ToImmutableArray();
         var home = new Home(
             machine.BootId,
             gpu.Address,
@@ -372,6 +365,17 @@ public static class Planner
                 : gpu.IsNvidia() ? [.. NvidiaStack.Loaded(machine).Select(m => new ModuleHome(m.Name, m.Parameters))] : [],
             kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : []);
         return kept is not null && Same(kept, home) ? null : home;
+    }
+
+    static FunctionHome HomeOf(PciFunction now, FunctionHome? kept, Policy policy)
+    {
+        var ours = kept is not null && IsOurDoing(now, kept.Owner);
+        return new(now.Address, ours ? kept!.Owner : now.Owner)
+        {
+            // Held as we hold it, it may have been us, even where the driver shows no trace of us yet.
+            Power = kept?.Power is { } power && (ours || now.Power == power.Held()) ? power : now.Power,
+            Bar1 = kept?.Bar1 ?? (Resizes(now, policy) ? now.Bar1() : null),
+        };
     }
 
     static bool IsOurDoing(PciFunction function, Owner before) =>

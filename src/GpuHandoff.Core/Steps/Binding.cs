@@ -36,6 +36,8 @@ static class Binding
         if (driver == "nvidia" && Idleness.WhyNot(function, kernel) is { } busy)
             throw new KernelRefused($"unbind {function} from nvidia", Errno.Busy, $"{busy}: the unbind would never end");
         kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
+        if (Surveyor.DriverOf(function, kernel) == driver)
+            throw new KernelRefused($"unbind {function} from {driver}", 0, "the kernel reported success, but it still has the function");
     }
 
     /// <summary>

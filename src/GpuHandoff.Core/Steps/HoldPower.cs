@@ -29,6 +29,7 @@ public sealed record HoldPower(ImmutableArray<PowerChange> Functions) : Step
             Set(function, to, kernel, limits);
     }
 
+    /// <summary>Writes what is otherwise, and believes only what reads back.</summary>
     public static void Set(PciAddress function, Power to, IKernel kernel, Limits limits)
     {
         var now = Surveyor.PowerOf(function, kernel);
@@ -38,5 +39,7 @@ public sealed record HoldPower(ImmutableArray<PowerChange> Functions) : Step
             kernel.Write(path / "power/control", control, limits.Write);
         if (to.D3Cold is { } cold && now?.D3Cold != cold)
             kernel.Write(path / "d3cold_allowed", cold ? "1" : "0", limits.Write);
+        if (Surveyor.PowerOf(function, kernel) is var then && then != to)
+            throw new KernelRefused($"power of {function}: {to}", 0, $"the kernel reported success, but it reads {then?.ToString() ?? "nothing"}");
     }
 }

@@ -73,6 +73,15 @@ static class Mending
         KernelRefused Failed() => new(refused.Call, refused.Errno, string.Join("; ", told));
     }
 
+    /// <summary>Attempts once, and once more after a pause; the refusal that stayed, null where it went well.</summary>
+    public static KernelRefused? Twice(Action attempt, IKernel kernel)
+    {
+        if (Try(attempt) is null)
+            return null;
+        kernel.Pause(_pause);
+        return Try(attempt);
+    }
+
     static KernelRefused? Try(Action attempt)
     {
         try

@@ -58,19 +58,12 @@ static class Resetting
         if (ladder.Slot.Where(f => Surveyor.IsGone(f, kernel)).ToList() is [_, ..] gone)
             throw Lost(function, $"after {ladder.Say(rung)} the vendor ID of {string.Join(", ", gone)} reads ffff{Also(failed)}");
 
+        // Nobody else puts this back: it is no step of the plan, so each part is tried, and tried twice.
         foreach (var (f, owner, power, _) in before)
         {
-            try
-            {
-                if (rung == Rung.Rescan)
-                    GiveBack(f, owner, kernel, limits);
-                if (power is not null)
-                    HoldPower.Set(f, power, kernel, limits);
-            }
-            catch (KernelRefused refused)
-            {
-                failed ??= refused.Message;
-            }
+            var owned = rung == Rung.Rescan ? Mending.Twice(() => GiveBack(f, owner, kernel, limits), kernel) : null;
+            var powered = power is null ? null : Mending.Twice(() => HoldPower.Set(f, power, kernel, limits), kernel);
+            failed ??= (owned ?? powered)?.Message;
         }
         return failed ?? before.Select(b => Shrunk(b.Function, b.Bars, Surveyor.BarsOf(b.Function, kernel))).FirstOrDefault(s => s is not null);
     }
@@ -136,7 +129,11 @@ static class Resetting
                 Binding.Release(f, null, kernel, limits);
             // Function 0 last: while it is there the slot is known to have functions.
             foreach (var f in ladder.Slot.Reverse())
+            {
+                if (Surveyor.DriverOf(f, kernel) is { } driver)
+                    throw new KernelRefused($"remove {f}", Errno.Busy, $"{driver} took it at this moment");
                 kernel.Write(Sys.Function(f) / "remove", "1", limits.Reset);
+            }
         }
         catch (KernelRefused refused)
         {

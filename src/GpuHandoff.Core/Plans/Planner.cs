@@ -288,7 +288,7 @@ public static class Planner
             .. from c in coming
                let before = homes.Select(h => h.Find(c.Function.Address)?.Power).FirstOrDefault(p => p is not null)
                let now = c.Function.Power
-               where before is not null && now is not null && before != now
+               where before is { Control: null or "auto" or "on" } && now is not null && before != now
                where c.Home?.Driver != Owner.Vfio || !IsTaken(machine, c.Function)
                select new PowerChange(c.Function.Address, now, before),
         ];
@@ -318,7 +318,7 @@ public static class Planner
     /// <summary>The card's memory window back to the size that it had; null where it has it, or nobody changed it.</summary>
     static ResizeBar? Unresize(Machine machine, PciFunction function) =>
         machine.Homes.Select(h => h.Find(function.Address)?.Bar1).FirstOrDefault(size => size is not null) is { } before
-            && function.Bar1Sizes is not [] && function.Bar1() != before
+            && function.Bar1Sizes.Contains(before) && function.Bar1() != before
             ? new(function.Address, function.Bar1(), before)
             : null;
 

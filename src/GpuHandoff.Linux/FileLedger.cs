@@ -101,6 +101,9 @@ public sealed class FileLedger(string folder) : ILedger
                 {
                     Modules = home.Modules.IsDefault ? [] : home.Modules,
                     Nodes = home.Nodes.IsDefault ? [] : home.Nodes,
+                    // Version 1 did not know of anything stopped.
+                    Stopped = home.Stopped.IsDefault ? [] : home.Stopped,
+                    Version = Home.Newest,
                 }
                 : throw new JsonException("it is empty");
         }

@@ -30,7 +30,8 @@ public sealed class Hand : IDisposable
     public void Dispose() => _process.Dispose();
 
     /// <summary>Asks for one call and waits for its end, at most as long as the budget says.</summary>
-    public void Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
+    /// <returns>What it answers beyond success.</returns>
+    public string[] Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
     {
         if (_lost)
             throw new KernelSilent("the helper process is still in an earlier call", TimeSpan.Zero, now);
@@ -41,13 +42,14 @@ public sealed class Hand : IDisposable
             _lost = true;
             throw new KernelSilent(saying, budget, now);
         }
-        if (Message.Receive(_process.FromChild) is not [var errno, var reason])
+        if (Message.Receive(_process.FromChild) is not [var errno, var reason, .. var rest])
         {
             _lost = true;
             throw new KernelRefused(saying, 0, "the helper process has ended before it answered");
         }
         if (reason.Length > 0)
             throw new KernelRefused(saying, int.Parse(errno), reason);
+        return rest;
     }
 
     bool Answers(TimeSpan budget)
@@ -76,17 +78,21 @@ public sealed class Hand : IDisposable
         _ = Libc.Signal(Libc.BrokenPipe, Libc.Ignore);
         while (Message.Receive(0) is { } request)
         {
-            var (errno, reason) = request switch
+            string[] answer = request switch
             {
-                ["write", var path, var text] => RiskyCalls.Write(path, text),
-                ["rmmod", var module] => RiskyCalls.UnloadModule(module),
-                ["modprobe", .. var arguments] => RiskyCalls.Modprobe(arguments),
-                _ => (Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\""),
+                ["write", var path, var text] => Plain(RiskyCalls.Write(path, text)),
+                ["rmmod", var module] => Plain(RiskyCalls.UnloadModule(module)),
+                ["modprobe", .. var arguments] => Plain(RiskyCalls.Modprobe(arguments)),
+                ["run", var milliseconds, var program, .. var arguments] =>
+                    RiskyCalls.Run(program, arguments, TimeSpan.FromMilliseconds(long.Parse(milliseconds))).ToMessage(),
+                _ => Plain((Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\"")),
             };
-            if (!Message.Send(1, [errno.ToString(), reason]))
+            if (!Message.Send(1, answer))
                 return 0;
         }
         return 0;
+
+        static string[] Plain((int Errno, string Reason) answer) => [answer.Errno.ToString(), answer.Reason];
     }
 
     static class Message

@@ -19,6 +19,8 @@ sealed class ProcTree(SimulatedKernel kernel)
         ]))]));
         if (kernel.Modules.Find("nvidia") is not null)
             yield return ("driver", Dir(() => [("nvidia", Dir(NvidiaFolder))]));
+        if (kernel.Ourselves is { } ourselves)
+            yield return ("self", new LinkTo(ourselves.Pid.ToString()));
         foreach (var process in kernel.Processes.Running)
             yield return (process.Pid.ToString(), Dir(() => Process(process)));
     }
@@ -108,7 +110,8 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("comm", Text(() => process.Name)),
         ("fd", Dir(() => process.Open.Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))))),
         ("maps", Text(static () => "")),
-        ("stat", Text(() => $"{process.Pid} ({process.Name}) S 1 {process.Pid} {process.Pid} 0 -1")),
+        ("stat", Text(() => $"{process.Pid} ({process.Name}) {(process.IsUninterruptible ? 'D' : 'S')} {process.Parent} {process.Pid} {process.Pid}"
+            + $" 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started}")),
     ];
 
     static Folder Dir(Func<IEnumerable<(string, Entry)>> children) => new(children);

@@ -1,3 +1,4 @@
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Simulation;
@@ -21,6 +22,20 @@ public sealed class SimulatedProcess
     public string Cgroup { get; }
 
     public IReadOnlyList<OpenNode> Open => open;
+
+    /// <summary>When it began, in clock ticks since boot.</summary>
+    public ulong Started { get; init; }
+
+    public int Parent { get; set; } = 1;
+
+    /// <summary>It has a handler for SIGTERM that does nothing.</summary>
+    public bool IgnoresTerminate { get; set; }
+
+    /// <summary>How long it takes to end after SIGTERM.</summary>
+    public TimeSpan EndTakes { get; set; }
+
+    /// <summary>It is in a call that cannot be interrupted (state D).</summary>
+    public bool IsUninterruptible { get; set; }
 
     internal OpenNode Add(string path, DeviceNode? node, Action release)
     {
@@ -78,9 +93,19 @@ sealed class Processes
 
     public SimulatedProcess Start(string name, string cgroup)
     {
-        var process = new SimulatedProcess(++lastPid, name, cgroup);
+        var process = new SimulatedProcess(++lastPid, name, cgroup) { Started = (ulong)lastPid * 10 };
         running.Add(process.Pid, process);
         return process;
+    }
+
+    public static void Signal(SimulatedProcess process, ProcessSignal signal, SimulatedKernel kernel)
+    {
+        if (process.IsUninterruptible || (signal == ProcessSignal.Terminate && process.IgnoresTerminate))
+            return;
+        if (signal == ProcessSignal.Terminate && process.EndTakes > TimeSpan.Zero)
+            kernel.Later(process.EndTakes, () => kernel.EndProcess(process));
+        else
+            kernel.EndProcess(process);
     }
 
     public void End(SimulatedProcess process)

@@ -39,7 +39,9 @@ static class GpuIsInUse
             ? []
             : [InUse(q,
                 [$"nvidia has {q.Gpu.Display().Interrupts} interrupts for {q.Gpu.Address}, and no process shows a node of it open"],
-                "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell")];
+                q.Gpu.Persistence == true
+                    ? "it is in persistence mode: switch it off (nvidia-smi -pm 0), or let the plan do it with --stop-users"
+                    : "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell")];
     }
 
     static IEnumerable<Finding> NodesInUse(Question q, string hint)
@@ -54,7 +56,9 @@ static class GpuIsInUse
         "gpu-in-use",
         $"{q.Gpu} is in use",
         evidence,
-        hint ?? "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced) and try again");
+        hint ?? (q.Policy.StopUsers
+            ? "--stop-users stops no VM, no login session and not itself, and a count without a process tells nobody to stop: end them and try again"
+            : "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced), or let the plan do it with --stop-users"));
 
     static IEnumerable<string> UsersOf(Question q, Func<NamedNode, bool> which)
     {

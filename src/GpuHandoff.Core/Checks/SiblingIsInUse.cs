@@ -13,5 +13,7 @@ static class SiblingIsInUse
              let users = q.Machine.Users.Where(u => function.Nodes.Any(n => n.Node.IsSameDevice(u.Node)))
                  .Select(u => u.ToString()).ToImmutableArray()
              where users is not []
-             select new Finding("sibling-in-use", $"{function} is in use", users, "stop them and try again"));
+             select new Finding("sibling-in-use", $"{function} is in use", users, q.Policy.StopUsers
+                 ? "--stop-users stops no VM, no login session and not itself: end them and try again"
+                 : "stop them, or let the plan do it with --stop-users"));
 }

@@ -24,6 +24,12 @@ public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
 {
     /// <summary>A write may wait for a VM that is just letting go: the kernel polls a reset for 60 s (pci.c:pci_dev_wait).</summary>
     public static Limits Default { get; } = new(TimeSpan.FromSeconds(75), TimeSpan.FromSeconds(75), TimeSpan.FromSeconds(300));
+
+    /// <summary>A program that only asks or sets something (nvidia-smi, systemctl show).</summary>
+    public TimeSpan Program { get; init; } = TimeSpan.FromSeconds(20);
+
+    /// <summary>A unit or a container to stop or start: systemd itself kills after 90 s where nothing else is said (TimeoutStopSec).</summary>
+    public TimeSpan Users { get; init; } = TimeSpan.FromSeconds(100);
 }
 
 /// <summary>How the wanted is to be reached.</summary>
@@ -38,6 +44,9 @@ public sealed record Policy
 
     /// <summary>Take to the host's driver what was on vfio-pci before we came.</summary>
     public bool Claim { get; init; }
+
+    /// <summary>Stop what uses the card (units, containers, processes) instead of refusing; what can be started again is, on the way back.</summary>
+    public bool StopUsers { get; init; }
 
     public Limits Limits { get; init; } = Limits.Default;
 }

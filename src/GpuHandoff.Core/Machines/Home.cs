@@ -19,10 +19,13 @@ public sealed record Home(
     ImmutableArray<ModuleHome> Modules,
     ImmutableArray<NamedNode> Nodes)
 {
-    public const int Newest = 1;
+    public const int Newest = 2;
 
     /// <summary>The record's format, so that a later program can tell what it reads.</summary>
     public int Version { get; init; } = Newest;
+
+    /// <summary>What the hand-over stopped, in its order: the return starts it again, the last one first. New in version 2.</summary>
+    public ImmutableArray<Stopped> Stopped { get; init; } = [];
 
     public Owner? Of(PciAddress function) => Functions.FirstOrDefault(f => f.Function == function)?.Owner;
 }

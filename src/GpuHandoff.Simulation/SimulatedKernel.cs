@@ -15,6 +15,7 @@ public sealed partial class SimulatedKernel : IKernel
 
     readonly Clock clock = new();
     readonly List<string> calls = [];
+    readonly List<string> asked = [];
     readonly Tree tree;
     TimeSpan deadline;
     bool quiet;
@@ -43,6 +44,9 @@ public sealed partial class SimulatedKernel : IKernel
 
     /// <summary>Every call that could have changed the machine, in order: <c>write "1" /sys/…</c>, <c>modprobe nvidia</c>.</summary>
     public IReadOnlyList<string> Calls => calls;
+
+    /// <summary>Every program that was started only to ask it something.</summary>
+    public IReadOnlyList<string> Asked => asked;
 
     /// <summary>What is to go wrong.</summary>
     public Faults Faults { get; } = new();
@@ -167,7 +171,10 @@ public sealed partial class SimulatedKernel : IKernel
         if (!Programs.TryGetValue(program, out var installed))
             throw new KernelRefused(call, Errno.NoEntry, Say(Errno.NoEntry));
         if (installed.Asks(arguments))
+        {
+            asked.Add(call);
             return installed.Run(arguments);
+        }
         ProgramResult? result = null;
         var late = false;
         try

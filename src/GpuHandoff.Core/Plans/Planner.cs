@@ -124,7 +124,9 @@ public static class Planner
         }
 
         // It keeps the cards initialised that stay, too, and knows only those that it met when it began.
-        if (stopping.Is(Stopping.Persistenced) && OthersOnNvidia(machine, goal))
+        var stoppedIt = stopping.Is(Stopping.Persistenced)
+            || (leaving is not [] && goal.Gpus.Any(g => machine.HomeOf(g)?.Stopped.Contains(new(Unit: Stopping.Persistenced)) == true));
+        if (stoppedIt && OthersOnNvidia(machine, goal))
             phases.Add("users", new StartUnit(Stopping.Persistenced));
 
         var names = Names(goal.Gpus);

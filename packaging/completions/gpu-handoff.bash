@@ -21,10 +21,11 @@ _gpu_handoff() {
             '') words='status plan to_vfio to_nvidia to_host handoff demo version --help --version' ;;
             status) words='--gpu --root --json --verbose --help' ;;
             plan)
-                words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --claim --json --root --help'
+                words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --claim --json --root --help'
                 ;;
-            handoff) words="vfio nvidia host $acting" ;;
-            to_vfio | to-vfio | to_nvidia | to-nvidia | to_host | to-host) words=$acting ;;
+            handoff) words="vfio nvidia host $acting --stop-users" ;;
+            to_vfio | to-vfio) words="$acting --stop-users" ;;
+            to_nvidia | to-nvidia | to_host | to-host) words=$acting ;;
             *) words='--help' ;;
         esac
     fi

@@ -124,10 +124,8 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             throw Refused($"unlink {path}", errno);
     }
 
-    /// <remarks>
-    /// A machine to look at has no hand and asks by itself: a program is a process of its own already, and nvidia-smi's word
-    /// belongs to what a plan goes by. Whoever changes something has a hand.
-    /// </remarks>
+    // A machine to look at has no hand and asks by itself: a program is a process of its own already, and nvidia-smi's word
+    // belongs to what a plan goes by. Whoever changes something has a hand.
     public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
     {
         var saying = $"{program} {string.Join(' ', arguments)}";

@@ -20,6 +20,7 @@ abstract record ProgramEnd
         _ => ["0", "", "silent"],
     };
 
+    /// <summary>The other way round.</summary>
     /// <param name="rest">A message without its errno and reason.</param>
     public static ProgramEnd OfMessage(ReadOnlySpan<string> rest) =>
         rest is [Word, var exit, var output] ? new Ended(int.Parse(exit), output) : new Silent();

@@ -50,6 +50,38 @@ public sealed class FileLedgerTests : IDisposable
             .ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
     }
 
+    [Fact]
+    public void What_was_stopped_is_read_back_in_its_order()
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        ImmutableArray<Stopped> stopped =
+            [new(Container: new(ContainerKind.Lxc, "107")), new(Unit: "ollama.service"), new(Persistence: _gpu)];
+        ledger.Keep(_home with { Stopped = stopped });
+        ledger.Homes().ShouldHaveSingleItem().Stopped.ShouldBe(stopped);
+    }
+
+    [Fact]
+    public void A_record_of_version_1_is_still_read_and_knows_of_nothing_stopped()
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        ledger.Keep(_home);
+        File.WriteAllText(
+            Directory.GetFiles(_folder["state"]).Single(),
+            """
+            {"bootId":"boot-1","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],
+             "modules":[{"name":"nvidia_drm","parameters":["modeset=Y","fbdev=Y"]}],
+             "nodes":[{"path":"/dev/nvidia0","node":{"major":195,"minor":0,"mode":438,"owner":0,"group":44}}],"version":1}
+            """);
+
+        var read = ledger.Homes().ShouldHaveSingleItem();
+
+        read.Functions.ShouldBe([new(_gpu, new("nvidia"))]);
+        read.Nodes.ShouldBe(_home.Nodes);
+        read.Stopped.ShouldBeEmpty();
+        ledger.Keep(read);
+        ledger.Homes().ShouldHaveSingleItem().Version.ShouldBe(2);
+    }
+
     [Theory]
     [InlineData("")]
     [InlineData("{")]
@@ -119,7 +151,10 @@ public sealed class FileLedgerTests : IDisposable
             new LoadModule("vfio_pci", [], Stays: true), new UnloadModule("nvidia_drm", ["modeset=Y"]),
             new UnloadDriver("nvidia", [], [new(_gpu, new("nvidia"))]), new LoadDriver("nvidia", [], [new(_gpu, new("nvidia"))]),
             new Rebind(_gpu, null, Owner.VfioKept), new LetKernelPick(_gpu, new(0x10de, 0x2684), Owner.VfioKept), new AwaitIdle(_gpu),
-            new RemoveNodes(_home.Nodes), new MakeNodes(_home.Nodes),
+            new RemoveNodes(_home.Nodes), new MakeNodes(_home.Nodes), new StopUnit("ollama.service"), new StartUnit("ollama.service"),
+            new StopContainer(new(ContainerKind.Docker, "0123456789ab")), new StartContainer(new(ContainerKind.Lxc, "107")),
+            new StopProcess(4211, 81234, "python3"), new SwitchPersistence(_gpu, On: false), new Drain(_gpu, On: true),
+            new AwaitRelease(["nvidia"], [new(4211, "python3", "/dev/nvidia0", new(195, 0, 0x1b6, 0, 44)) { Of = new(User: "bob"), Started = 81234 }]),
         ];
         var plan = new Plan(Target.Vfio, [_gpu], "all of them", [new("one", steps)]);
         var text = System.Text.Json.JsonSerializer.Serialize(plan, Formats.Json.Default.Plan);

@@ -38,6 +38,7 @@ public sealed partial class SimulatedKernel : IKernel
             ("sys", new SysTree(this).Root),
             ("proc", new ProcTree(this).Root),
             ("dev", DevFolder("/dev")),
+            ("etc", new Folder(() => [("passwd", new TextFile(() => Accounts))])),
             ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/"))])),
         ]));
     }
@@ -73,6 +74,13 @@ public sealed partial class SimulatedKernel : IKernel
 
     /// <summary>udev loads the driver of a device that appears, by its modalias.</summary>
     public bool UdevLoadsDrivers { get; set; } = true;
+
+    /// <summary>/etc/passwd</summary>
+    public string Accounts { get; set; } = """
+        root:x:0:0:root:/root:/bin/bash
+        ollama:x:997:986::/usr/share/ollama:/bin/false
+        alice:x:1000:1000:Alice,,,:/home/alice:/bin/bash
+        """;
 
     public TimeSpan Uptime => clock.Now;
 

@@ -30,6 +30,7 @@ public class CommandLine
     [InlineData("to_vfio", "--timeout", "-1")]
     [InlineData("to_vfio", "--accept-neighbour", "05:00")]
     [InlineData("to_vfio", "--root", "/")]
+    [InlineData("to_nvidia", "--stop-users")]
     [InlineData("status", "--root", "/nonexistent")]
     [InlineData("status", "extra")]
     public void A_wrong_command_line_is_exit_code_2_with_a_hint_and_nothing_on_stdout(params string[] arguments)

@@ -36,6 +36,12 @@ public sealed record Machine(string BootId, string Release)
     /// <summary>Processes with a GPU's node open. Only looked for where a module's count says that there are any.</summary>
     public ImmutableArray<GpuUser> Users { get; init; } = [];
 
+    /// <summary>Processes that the kernel did not let us look at in time: a stuck one may keep its lock for ever.</summary>
+    public ImmutableArray<int> Unseen { get; init; } = [];
+
+    /// <summary>Null where vfio-pci has none of these functions, or does not count.</summary>
+    public VfioUse? Vfio { get; init; }
+
     /// <summary>Our own process and those that wait for it. Only looked for where there are users.</summary>
     public ImmutableArray<int> Ourselves { get; init; } = [];
 

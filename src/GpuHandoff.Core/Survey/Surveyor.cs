@@ -11,6 +11,7 @@ namespace GpuHandoff.Survey;
 public static class Surveyor
 {
     static readonly string[] _nvidiaModules = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
+    static readonly string[] _capabilities = ["nvidia-caps", "nvidia-caps-imex-channels"];
     static readonly string[] _remembered = ["modeset", "fbdev"];
 
     /// <summary>The functions of every display card's slot with their drivers: all that <c>status</c> says, and no more.</summary>
@@ -74,7 +75,7 @@ public static class Surveyor
             HasNvidiaSmi = kernel.Exists(new(Programs.NvidiaSmi)),
             Homes = remembered,
         };
-        machine = machine with { Users = HasUsers(machine) ? Users(machine, kernel) : [] };
+        machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
         return target == Target.Vfio ? Explained(machine, kernel) : machine;
     }
 
@@ -221,6 +222,7 @@ public static class Surveyor
             LastPart(kernel.Link(path / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
             ? number
             : (int?)null;
+        var attached = Attachments.Of(path, group, kernel);
         return function with
         {
             Owner = new(DriverOf(function.Address, kernel), OverrideOf(function.Address, kernel)),
@@ -230,26 +232,10 @@ public static class Surveyor
             Bars = ResourceTable.Parse(kernel.Read(path / "resource") ?? ""),
             BootVga = function.Class.IsVga() ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
             Interrupts = kernel.List(path / "msi_irqs").Count,
-            Nodes = [.. OwnNodes(path, group, kernel)],
+            Nodes = attached.Nodes,
+            YieldingNodes = attached.YieldingNodes,
+            Plugged = attached.Plugged,
         };
-    }
-
-    static IEnumerable<NamedNode> OwnNodes(SysPath function, int? group, IKernel kernel)
-    {
-        var paths = new List<string>();
-        paths.AddRange(kernel.List(function / "drm").Select(name => $"/dev/dri/{name}"));
-        foreach (var card in kernel.List(function / "sound"))
-            paths.AddRange(kernel.List(function / "sound" / card).Select(name => $"/dev/snd/{name}"));
-        paths.AddRange(kernel.List(function / "vfio-dev").Select(name => $"/dev/vfio/devices/{name}"));
-        // An open adapter keeps the unbind waiting, uninterruptibly (i2c-core-base.c:i2c_del_adapter).
-        paths.AddRange(kernel.List(function).Where(name => name.StartsWith("i2c-", StringComparison.Ordinal)).Select(name => $"/dev/{name}"));
-        if (group is not null)
-            paths.Add($"/dev/vfio/{group}");
-        foreach (var path in paths)
-        {
-            if (kernel.NodeAt(new(path)) is { } node)
-                yield return new(path, node);
-        }
     }
 
     static ImmutableArray<string> Parameters(string module, IKernel kernel) =>
@@ -335,7 +321,7 @@ public static class Surveyor
     static ImmutableArray<NamedNode> NvidiaNodes(IKernel kernel)
     {
         var names = kernel.List(Sys.Dev).Where(name => name.StartsWith("nvidia", StringComparison.Ordinal))
-            .Concat(kernel.List(Sys.Dev / "nvidia-caps").Select(name => $"nvidia-caps/{name}"));
+            .Concat(_capabilities.SelectMany(folder => kernel.List(Sys.Dev / folder).Select(name => $"{folder}/{name}")));
         return
         [
             .. from name in names
@@ -343,42 +329,6 @@ public static class Surveyor
                where node is not null
                select new NamedNode($"/dev/{name}", node),
         ];
-    }
-
-    /// <summary>
-    /// Whether a look through every process is due. An open node pins its driver's module (nvidia, ALSA, vfio: each takes
-    /// a reference in open), so counts without strangers prove that there is none, at the price of one file.
-    /// </summary>
-    static bool HasUsers(Machine machine)
-    {
-        var modules = machine.Functions().Select(f => f.Owner.Driver).OfType<string>().Distinct()
-            .Select(Profile.ModuleOf).Select(machine.Module).ToList();
-        // vfio's device files count on module vfio, which each bound function holds as well: there the count proves nothing.
-        return machine.Functions().Any(f => f.IsOnVfio())
-            || modules.Exists(m => m is not { State: ModuleState.Loaded, RefCount: not null })
-            || modules.Concat(_nvidiaModules.Select(machine.Module)).Any(m => m.Users() > 0);
-    }
-
-    static ImmutableArray<GpuUser> Users(Machine machine, IKernel kernel)
-    {
-        var nodes = machine.Nodes.Concat(machine.Functions().SelectMany(f => f.Nodes)).ToList();
-        var users = ImmutableArray.CreateBuilder<GpuUser>();
-        foreach (var name in kernel.List(Sys.Proc))
-        {
-            if (!int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
-                continue;
-            var found = from fd in kernel.List(Sys.Proc / name / "fd")
-                        let node = kernel.NodeAt(Sys.Proc / name / "fd" / fd)
-                        where node is not null && nodes.Exists(n => n.Node.IsSameDevice(node))
-                        let path = kernel.Link(Sys.Proc / name / "fd" / fd) ?? $"{node.Major}:{node.Minor}"
-                        select new GpuUser(pid, kernel.Read(Sys.Proc / name / "comm") ?? "?", path, node)
-                        {
-                            Of = Cgroup.Parse(kernel.Read(Sys.Proc / name / "cgroup") ?? ""),
-                            Started = ProcessStat.Of(pid, kernel)?.Started ?? 0,
-                        };
-            users.AddRange(found.DistinctBy(u => (u.Node.Major, u.Node.Minor)));
-        }
-        return users.ToImmutable();
     }
 
     static string? LastPart(string? link) => link?[(link.LastIndexOf('/') + 1)..];

@@ -21,8 +21,16 @@ static partial class Libc
 {
     public const int FromCurrentFolder = -100;
     public const int NoFollow = 0x100;
+
+    /// <summary>AT_STATX_DONT_SYNC: what is known will do. Without it a dead server of NFS or FUSE would keep us waiting.</summary>
+    public const int DoNotSync = 0x4000;
+
     public const uint BasicStatus = 0x7ff;
 
     [LibraryImport(Library, EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     public static partial int Statx(int folder, string path, int flags, uint mask, out Status status);
+
+    /// <param name="name">The first byte of a name that ends with a zero.</param>
+    [LibraryImport(Library, EntryPoint = "statx")]
+    public static partial int StatxName(int folder, ref readonly byte name, int flags, uint mask, out Status status);
 }

@@ -13,7 +13,7 @@ static class GpuIsInUse
         {
             "nvidia" when q.By == FreeBy.Unload => StackInUse(q),
             "nvidia" => CardInUse(q),
-            not null and not Owner.Vfio => NodesInUse(q, "end what uses the card's DRM nodes first"),
+            not null and not Owner.Vfio => NodesInUse(q, "end what uses the card's DRM nodes"),
             _ => [],
         });
 
@@ -24,8 +24,11 @@ static class GpuIsInUse
         var counted = NvidiaStack.Loaded(q.Machine).Where(m => m.Users() > 0)
             .Where(m => m.Name is not ("nvidia" or "nvidia_modeset") || !NvidiaStack.DrmHoldsModules(q.Machine))
             .Select(m => $"module {m.Name} has {m.Users()} users that are no modules").ToImmutableArray();
-        return users is [] && counted is [] ? [] : [InUse(q, [.. Lines(users), .. counted, .. NotSeen(q, users)], HintFor(q, users))];
+        return users is [] && counted is [] ? [] : [InUse(q, [.. Lines(users), .. counted, .. NotSeen(q, users)], users is [] ? Hidden : HintFor(q, users))];
     }
+
+    const string Hidden =
+        "no process shows it open, so there is nobody to stop: a kernel client or a hidden descriptor has it; try again when it has ended";
 
     static IEnumerable<Finding> CardInUse(Question q)
     {
@@ -61,11 +64,12 @@ static class GpuIsInUse
     static Finding InUse(Question q, ImmutableArray<string> evidence, string hint) =>
         new("gpu-in-use", $"{q.Gpu} is in use", evidence, hint);
 
-    static string HintFor(Question q, ImmutableArray<GpuUser> users, string? hint = null) => users.Any(u => u.KeepsASession())
-        ? EndTheSession
-        : hint ?? (q.Policy.StopUsers
-            ? "--stop-users stops no VM, no login session and not itself, and a count without a process tells nobody to stop: end them and try again"
-            : "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced), or let the plan do it with --stop-users");
+    /// <summary>The way out: by hand, or by the plan. Whom the plan does not stop though it was asked is left to somebody who may.</summary>
+    public static string HintFor(
+        Question q, ImmutableArray<GpuUser> users, string byHand = "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced)") =>
+        users.Any(u => u.KeepsASession()) ? EndTheSession
+        : q.Policy.StopUsers ? "--stop-users stops no VM, no login session and not itself, and a count without a process tells nobody to stop: end them and try again"
+        : $"{byHand}, or let the plan do it with --stop-users";
 
     /// <summary>logind and PID 1 hold a card for others and let go with them: stopping these two would end the machine's work.</summary>
     public const string EndTheSession =

@@ -56,12 +56,12 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
     public static string? WhyNever(GpuUser user, Machine machine) => user switch
     {
         { Of.Vm: { } vm } => $"VM {vm} is shut down by its owner only",
-        { Pid: 1 } or { Of.Unit: "systemd-logind.service" } => "it lets go when the graphical session ends",
+        _ when user.KeepsASession() => "it lets go when the graphical session ends",
         _ when machine.Ourselves.Contains(user.Pid) => "it waits for this very program",
         { Of.Unit: { } unit } when unit == machine.OurOwn.Unit => "this very program runs in it",
         { Of.Container: { } container } when container == machine.OurOwn.Container => "this very program runs in it",
         { Of.Container: { Kind: ContainerKind.Lxc, Id: var id } } when !id.All(char.IsAsciiDigit) => "it is in a container that pct does not know",
-        { Of: { Unit: null, Container: null }, Started: 0 } => "its start time is not known, so that the PID could be another's",
+        { Started: 0 } when Stop(user) is StopProcess => "its start time is not known, so that the PID could be another's",
         _ => null,
     };
 

@@ -49,6 +49,7 @@ public sealed record AwaitRelease(ImmutableArray<string> Modules, ImmutableArray
     {
         var files = Sys.Proc / user.Pid.ToString(CultureInfo.InvariantCulture) / "fd";
         return ProcessStat.Lives(user.Pid, user.Started, kernel)
-            && kernel.List(files).Any(fd => kernel.NodeAt(files / fd)?.IsSameDevice(user.Node) == true);
+            // A mapping goes with its process.
+            && (user.Mapped || kernel.NodesIn(files).Any(n => n.Node.IsSameDevice(user.Node)));
     }
 }

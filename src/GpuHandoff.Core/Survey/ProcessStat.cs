@@ -19,7 +19,7 @@ public sealed record ProcessStat(char State, int Parent, ulong Started)
     public static bool Lives(int pid, ulong started, IKernel kernel) =>
         Of(pid, kernel) is { } now && now.Started == started && !now.HasEnded();
 
-    // 4211 (ollama) S 1 4211 4211 0 -1 4194560 81 0 0 0 12 3 0 0 20 0 8 0 123456 …
+    // 4211 (tmux: server) S 1 4211 4211 0 -1 4194560 81 0 0 0 12 3 0 0 20 0 8 0 123456 …
     // The name is the process's own choice, brackets and blanks included (fs/proc/array.c:do_task_stat).
     public static ProcessStat? Parse(string text)
     {

@@ -147,9 +147,13 @@ public static class Planner
 
         if (toNvidia is not [] && !machine.Module("nvidia").IsThere())
         {
-            // nvidia does not load where no card is free for it, so the cards are let go first, aimed at it.
-            foreach (var (function, _) in toNvidia.Where(c => c.Function.Owner.Driver is not null))
-                phases.Add("release", new Rebind(function.Address, function.Owner, new(null, "nvidia")));
+            // nvidia does not load where no card is free for it, so the cards are let go first, aimed at it. One that has no
+            // driver is aimed, too: the way back from the load ends at vfio-pci, and only this step knows what was before.
+            foreach (var (function, _) in toNvidia)
+            {
+                var aimed = new Owner(null, "nvidia");
+                phases.Add("release", new Rebind(function.Address, function.Owner, function.Owner == aimed ? new(null, Owner.Vfio) : aimed));
+            }
             phases.Add("bind", new LoadDriver(
                 "nvidia", Parameters(homes, "nvidia"), [.. toNvidia.Select(c => new FunctionHome(c.Function.Address, c.Home!))]));
         }
@@ -187,7 +191,7 @@ public static class Planner
         }
 
         var nodes = homes.SelectMany(h => h.Nodes).DistinctBy(n => n.Path)
-            .Where(n => machine.Nodes.All(now => now != n)).ToImmutableArray();
+            .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty()))).ToImmutableArray();
         if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
             phases.Add("nodes", new MakeNodes(nodes));
 
@@ -200,6 +204,12 @@ public static class Planner
             Forget = [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)],
         };
     }
+
+    /// <summary>Whether a node is there as it was. nvidia-uvm and nvidia-caps have another major with every load.</summary>
+    /// <param name="isRunning">The driver is not loaded anew: the majors of now are those of today.</param>
+    static bool IsThere(NamedNode before, NamedNode now, bool isRunning) => now == before
+        || (isRunning && (before.Path.StartsWith("/dev/nvidia-uvm", StringComparison.Ordinal) || before.Path.StartsWith("/dev/nvidia-caps", StringComparison.Ordinal))
+            && now with { Node = now.Node with { Major = before.Node.Major } } == before);
 
     /// <summary>The rest of NVIDIA's stack as it was; where nobody wrote that down, all of it that is installed.</summary>
     static IEnumerable<LoadModule> ModulesOfHome(
@@ -229,6 +239,9 @@ public static class Planner
         var kept = machine.HomeOf(gpu);
         var functions = Leaving(gpu, policy)
             .Select(f => new FunctionHome(f.Address, kept?.Of(f.Address) is { } before && IsOurDoing(f, before) ? before : f.Owner))
+            // A neighbour that went along under another policy is still away, and only the record knows where from.
+            .Concat(gpu.Neighbours.Where(n => !policy.Accepted.Contains(n.Address) && kept?.Of(n.Address) is { } before && IsOurDoing(n, before))
+                .Select(n => kept!.Functions.First(f => f.Function == n.Address)))
             .ToImmutableArray();
         var home = new Home(
             machine.BootId,

@@ -42,18 +42,28 @@ $(BINARY): $(SOURCES) packaging/publish
 	packaging/publish $@
 
 PREFIX ?= /usr/local
-install: publish	## Install the binary, the man page and the completions below PREFIX
+UNITDIR ?= /etc/systemd/system
+UNITS  := gpu-handoff-recover.service gpu-handoff-recover.timer
+install: publish	## Install the binary, the man page, the completions and the units of recover
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/gpu-handoff
 	install -D -m 0644 packaging/gpu-handoff.8 $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
 	install -D -m 0644 packaging/completions/gpu-handoff.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
+	@for unit in $(UNITS); do \
+		echo "install $(DESTDIR)$(UNITDIR)/$$unit"; \
+		install -d $(DESTDIR)$(UNITDIR) && \
+		sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit && \
+		chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
+	@echo "to have crashes ended by themselves: systemctl enable --now $(UNITS)"
 
 uninstall:	## Remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/sbin/gpu-handoff $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
+	-[ -n "$(DESTDIR)" ] || systemctl disable --quiet --now $(UNITS)
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 
 clean:		## Remove everything that was built
 	rm -rf artifacts

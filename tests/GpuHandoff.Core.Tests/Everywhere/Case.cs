@@ -8,26 +8,26 @@ namespace GpuHandoff.Core.Tests.Everywhere;
 /// fourth function that is not there, a visitor to a node that does not exist) does nothing, so that every part can be
 /// left out and the rest keeps its meaning.
 /// </summary>
-sealed record Case(HostSpec Host, ImmutableArray<Mess> Messes, ImmutableArray<Holder> Holders, ImmutableArray<Turn> Turns)
+sealed record Case(HostSpec Host, ImmutableArray<Mess> Messes, ImmutableArray<Holder> Holders, ImmutableArray<Errand> Errands)
 {
     public override string ToString() => string.Join(
-        "\n  ", (string[])[Host.ToString(), .. Messes.Select(m => m.ToString()), .. Holders.Select(h => h.ToString()), .. Turns.Select(t => t.ToString())]);
+        "\n  ", (string[])[Host.ToString(), .. Messes.Select(m => m.ToString()), .. Holders.Select(h => h.ToString()), .. Errands.Select(t => t.ToString())]);
 
     /// <summary>The same with one thing less, the biggest pieces first.</summary>
     public IEnumerable<Case> Smaller()
     {
-        foreach (var turns in Without(Turns).Where(t => t is not []))
-            yield return this with { Turns = turns };
+        foreach (var errands in Without(Errands).Where(t => t is not []))
+            yield return this with { Errands = errands };
         foreach (var messes in Without(Messes))
             yield return this with { Messes = messes };
         foreach (var holders in Without(Holders))
             yield return this with { Holders = holders };
         foreach (var host in Host.Smaller())
             yield return this with { Host = host };
-        for (var i = 0; i < Turns.Length; i++)
+        for (var i = 0; i < Errands.Length; i++)
         {
-            foreach (var turn in Turns[i].Smaller())
-                yield return this with { Turns = Turns.SetItem(i, turn) };
+            foreach (var errand in Errands[i].Smaller())
+                yield return this with { Errands = Errands.SetItem(i, errand) };
         }
     }
 
@@ -231,23 +231,26 @@ enum MishapKind
 
     /// <summary>The card falls off the bus, and stays in the list: its registers read as ones.</summary>
     Lost,
+
+    /// <summary>Another administrator hands another card over meanwhile.</summary>
+    OtherRun,
 }
 
-/// <summary>What goes wrong in a turn, and when.</summary>
-/// <param name="Call">Which of the turn's calls, from 1.</param>
+/// <summary>What goes wrong in a errand, and when.</summary>
+/// <param name="Call">Which of the errand's calls, from 1.</param>
 sealed record Mishap(MishapKind Kind, int Call, int Card = 0, int Seconds = 0)
 {
     public override string ToString() => $"{Kind}@{Call}" + Kind switch
     {
         MishapKind.Visit or MishapKind.Listen or MishapKind.StartVm => $"(card {Card}{(Seconds == 0 ? "" : $", {Seconds} s")})",
-        MishapKind.ProbeFails or MishapKind.Lost => $"(card {Card})",
+        MishapKind.ProbeFails or MishapKind.Lost or MishapKind.OtherRun => $"(card {Card})",
         _ => "",
     };
 }
 
 /// <summary>One run of the tool.</summary>
 /// <param name="Card">Which card; -1: all of NVIDIA's.</param>
-sealed record Turn(Target Target, int Card, ImmutableArray<Mishap> Mishaps)
+sealed record Errand(Target Target, int Card, ImmutableArray<Mishap> Mishaps)
 {
     public FreeBy By { get; init; }
     public bool Accept { get; init; }
@@ -258,17 +261,17 @@ sealed record Turn(Target Target, int Card, ImmutableArray<Mishap> Mishaps)
         + (By == FreeBy.Auto ? "" : $" {By}") + (Accept ? " accept" : "") + (Claim ? " claim" : "")
         + (Mishaps is [] ? "" : $": {string.Join(", ", Mishaps)}");
 
-    public IEnumerable<Turn> Smaller()
+    public IEnumerable<Errand> Smaller()
     {
         foreach (var mishaps in Case.Without(Mishaps))
             yield return this with { Mishaps = mishaps };
-        Turn[] plainer =
+        Errand[] plainer =
         [
             this with { By = FreeBy.Auto }, this with { Accept = false }, this with { Claim = false },
             this with { Card = Card > 0 ? 0 : Card },
         ];
-        foreach (var turn in plainer.Where(t => t != this))
-            yield return turn;
+        foreach (var errand in plainer.Where(t => t != this))
+            yield return errand;
         for (var i = 0; i < Mishaps.Length; i++)
         {
             if (Mishaps[i].Call > 1)

@@ -5,7 +5,7 @@ using GpuHandoff.Goals;
 
 namespace GpuHandoff.Core.Tests.Everywhere;
 
-/// <summary>Makes cases up. Weights are set so that most machines can hand a card over, and most turns meet some mishap.</summary>
+/// <summary>Makes cases up. Weights are set so that most machines can hand a card over, and most errands meet some mishap.</summary>
 static class Cases
 {
     public static Arbitrary<Case> Any { get; } = Arb.From(Whole(), c => c.Smaller());
@@ -14,11 +14,11 @@ static class Cases
         from host in Hosts()
         from messes in Few(Messes(host.Cards.Length), (60, 0), (25, 1), (15, 3))
         from holders in Few(Holders(host.Cards.Length), (75, 0), (20, 1), (5, 2))
-        from turns in Few(Turns(host.Cards.Length), (30, 1), (40, 2), (20, 3), (10, 4))
-        select new Case(host, messes, holders, [.. turns.Select(Alternately)]);
+        from errands in Few(Errands(host.Cards.Length), (30, 1), (40, 2), (20, 3), (10, 4))
+        select new Case(host, messes, holders, [.. errands.Select(Alternately)]);
 
     // Out first, then back: a card that is where it is wanted is soon told.
-    static Turn Alternately(Turn turn, int index) => index % 2 == 0 ? turn : turn with { Target = turn.Target == Target.Vfio ? Target.Host : Target.Vfio };
+    static Errand Alternately(Errand errand, int index) => index % 2 == 0 ? errand : errand with { Target = errand.Target == Target.Vfio ? Target.Host : Target.Vfio };
 
     static Gen<HostSpec> Hosts() =>
         from cards in Few(Cards(), (55, 1), (30, 2), (15, 3))
@@ -73,21 +73,21 @@ static class Cases
         from seconds in Gen.Elements(0, 0, 1, 30)
         select new Holder(kind, card, seconds);
 
-    static Gen<Turn> Turns(int cards) =>
+    static Gen<Errand> Errands(int cards) =>
         from target in Weighted((70, Target.Vfio), (30, Target.Host))
         from card in Gen.Choose(-1, cards - 1)
         from way in Weighted((50, FreeBy.Auto), (25, FreeBy.Unload), (25, FreeBy.Unbind))
         from accept in Rarely(40)
         from claim in Rarely(20)
         from mishaps in Few(Mishaps(cards), (45, 0), (40, 1), (10, 2), (5, 3))
-        select new Turn(target, card, mishaps) { By = way, Accept = accept, Claim = claim };
+        select new Errand(target, card, mishaps) { By = way, Accept = accept, Claim = claim };
 
     static Gen<Mishap> Mishaps(int cards) =>
         from kind in Weighted(
             (20, MishapKind.Refuse), (12, MishapKind.Ignore), (12, MishapKind.RefuseAfterwards), (4, MishapKind.Silent),
             (3, MishapKind.SilentThenDone), (6, MishapKind.Slow), (8, MishapKind.DieBefore), (8, MishapKind.DieAfter), (6, MishapKind.Stop),
             (8, MishapKind.Visit), (2, MishapKind.Listen), (2, MishapKind.StartVm), (4, MishapKind.Modprobe), (3, MishapKind.MakeNodes),
-            (3, MishapKind.ProbeFails), (2, MishapKind.Lost))
+            (3, MishapKind.ProbeFails), (2, MishapKind.Lost), (3, MishapKind.OtherRun))
         from call in Gen.Frequency((60, Gen.Choose(1, 8)), (30, Gen.Choose(8, 16)), (10, Gen.Choose(16, 30)))
         from card in Gen.Choose(0, cards - 1)
         from seconds in Gen.Elements(0, 1, 1, 30)

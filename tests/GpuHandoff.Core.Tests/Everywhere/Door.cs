@@ -51,6 +51,14 @@ public class Door : DispatchProxy
             Die();
     }
 
+    /// <summary>Before anything is written down: the dead write nothing.</summary>
+    /// <param name="byOthers">It is another process that writes.</param>
+    public void Check(bool byOthers)
+    {
+        if (_isDead && !byOthers)
+            throw new Death();
+    }
+
     protected override object? Invoke(MethodInfo? targetMethod, object?[]? args)
     {
         if (_isDead)

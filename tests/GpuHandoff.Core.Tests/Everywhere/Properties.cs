@@ -15,25 +15,43 @@ namespace GpuHandoff.Core.Tests.Everywhere;
 public class Properties(ITestOutputHelper output)
 {
     [Fact]
-    public void Whatever_happens_no_gpu_is_lost_and_nothing_is_left_half_done() => Search(Number("PROPERTY_CASES", 2000));
-
-    void Search(int cases)
+    public void Whatever_happens_no_gpu_is_lost_and_nothing_is_left_half_done()
     {
-        var one = Environment.GetEnvironmentVariable("PROPERTY_SEED");
-        var first = one is null ? Number("PROPERTY_FIRST", Random.Shared.Next(1_000_000_000)) : Number("PROPERTY_SEED", 0);
-        if (one is not null)
-            cases = 1;
-        var (tally, clock, failures) = (new Tally(), Stopwatch.StartNew(), new ConcurrentDictionary<string, string>());
-        Parallel.For(first, first + cases, new ParallelOptions { MaxDegreeOfParallelism = Environment.ProcessorCount }, (seed, state) =>
+        if (Environment.GetEnvironmentVariable("PROPERTY_SEED") is not null)
+            Search(cases: 1, runs: 0, Number("PROPERTY_SEED", 0));
+        else
+            Search(Number("PROPERTY_CASES", 1000), runs: 0, First());
+    }
+
+    /// <summary>The same for as many runs as SOAK_RUNS says.</summary>
+    [Fact]
+    [Trait("Category", "Soak")]
+    public void The_same_for_very_many_runs()
+    {
+        var (clock, first) = (Stopwatch.StartNew(), First());
+        var (cases, tally) = Search(cases: 0, Number("SOAK_RUNS", 100_000), first);
+        Evidence.Soak(first, cases, tally, clock.Elapsed);
+    }
+
+    static int First() => Number("PROPERTY_FIRST", Random.Shared.Next(1_000_000_000));
+
+    /// <summary>At least so many cases and so many runs, a thousand cases at a time.</summary>
+    (int Cases, Tally Tally) Search(int cases, int runs, int first)
+    {
+        var (tally, clock, failures, next) = (new Tally(), Stopwatch.StartNew(), new ConcurrentDictionary<string, string>(), first);
+        while (failures.IsEmpty && (next < first + cases || tally.Runs < runs))
         {
-            if (Broken(seed, tally) is not var (rule, told))
-                return;
-            failures.TryAdd(rule, told);
-            if (failures.Count >= 10)
-                state.Stop();
-        });
-        output.WriteLine($"cases {first} to {first + cases - 1}: {tally.Runs} runs in {clock.Elapsed.TotalSeconds:0.0} s\n{tally}");
+            var end = cases == 0 ? next + 1000 : Math.Min(first + cases, next + 1000);
+            Parallel.For(next, end, new ParallelOptions { MaxDegreeOfParallelism = Environment.ProcessorCount }, seed =>
+            {
+                if (Broken(seed, tally) is var (rule, told))
+                    failures.TryAdd(rule, told);
+            });
+            next = end;
+        }
+        output.WriteLine($"cases {first} to {next - 1}: {tally.Runs} runs in {clock.Elapsed.TotalSeconds:0.0} s\n{tally}");
         failures.IsEmpty.ShouldBeTrue(string.Join("\n\n", failures.Values));
+        return (next - first, tally);
     }
 
     /// <summary>The rule that a case breaks, with the smallest case that breaks one; null: none.</summary>

@@ -217,7 +217,7 @@ sealed class Stage
         void Put(string path, uint minor) => Somebody(kernel => kernel.MakeNode(new(path), new(195, minor, 0x1b6, 0, 0)));
     }
 
-    /// <summary>All who came during a turn leave; those of the beginning stay.</summary>
+    /// <summary>All who came during a errand leave; those of the beginning stay.</summary>
     public void SendVisitorsAway()
     {
         foreach (var visitor in _visitors.Where(Kernel.RunningProcesses.Contains))

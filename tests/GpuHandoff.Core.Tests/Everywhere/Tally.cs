@@ -11,10 +11,10 @@ sealed class Tally
 
     public int Runs => _runs;
 
-    public void Add(Turn turn, MishapKind[] met, string outcome)
+    public void Add(Errand errand, MishapKind[] met, string outcome)
     {
         Interlocked.Increment(ref _runs);
-        var mishap = turn.Mishaps.Any(m => m.Kind is MishapKind.DieBefore or MishapKind.DieAfter) && outcome == "killed"
+        var mishap = errand.Mishaps.Any(m => m.Kind is MishapKind.DieBefore or MishapKind.DieAfter) && outcome == "killed"
             ? "Killed"
             : met switch { [] => "Nothing", [var one] => one.ToString(), _ => "Several" };
         _counts.AddOrUpdate((mishap, outcome), 1, static (_, count) => count + 1);

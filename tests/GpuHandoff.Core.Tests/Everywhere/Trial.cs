@@ -41,11 +41,12 @@ sealed partial class Trial(Case @case, Tally tally)
         var trial = new Trial(@case, tally);
         try
         {
-            foreach (var turn in @case.Turns)
+            foreach (var errand in @case.Errands)
             {
-                if (!trial.Play(turn))
+                if (!trial.Play(errand))
                     return;
             }
+            trial.Recover();
         }
         catch (Exception e) when (e is not Broken)
         {
@@ -54,35 +55,28 @@ sealed partial class Trial(Case @case, Tally tally)
     }
 
     /// <summary>One run; whether another may follow.</summary>
-    bool Play(Turn turn)
+    bool Play(Errand errand)
     {
-        _told.Add(turn.ToString());
-        var machine = Surveyor.Survey(Kernel, _ledger.Homes(), turn.Target);
-        if (Selection.Of(machine, turn.Card < 0 ? "all" : _stage.AddressOf(turn.Card).ToString()) is not Selection.Chosen { Gpus: var gpus })
+        _told.Add(errand.ToString());
+        var machine = Surveyor.Survey(Kernel, _ledger.Homes(), errand.Target, _ledger.Wedges());
+        if (Selection.Of(machine, errand.Card < 0 ? "all" : _stage.AddressOf(errand.Card).ToString()) is not Selection.Chosen { Gpus: var gpus })
             return true;
         var policy = Policy.Default with
         {
-            By = turn.By,
-            Claim = turn.Claim,
-            Accepted = turn.Accept ? [.. gpus.SelectMany(g => g.Neighbours).Select(n => n.Address).Distinct()] : [],
+            By = errand.By,
+            Claim = errand.Claim,
+            Accepted = errand.Accept ? [.. gpus.SelectMany(g => g.Neighbours).Select(n => n.Address).Distinct()] : [],
         };
-        var (calls, picture) = (Kernel.Calls.Count, Picture());
-        var goal = new Goal(turn.Target, gpus);
-        var answer = Planner.Plan(machine, goal, policy);
-        if (answer is Answer.Refused refused)
-        {
-            tally.Add(turn, [], "refused");
-            _told.Add($"refused: {string.Join("; ", refused.Findings.Select(f => f.Code))}");
-            Must(refused.Findings is not [], "refusal", "no reason was given");
-            Must(Kernel.Calls.Count == calls && Picture() == picture, "refused", "something was written");
-            return true;
-        }
-        return Carry(turn, machine, goal, policy, ((Answer.Planned)answer).Plan);
+        return Carry(errand, machine, new(errand.Target, gpus), policy);
     }
 
-    bool Carry(Turn turn, Machine machine, Goal goal, Policy policy, Plan plan)
+    bool Carry(Errand errand, Machine machine, Goal goal, Policy policy)
     {
+        // A run that was killed is brought to its end first: then the machine is not what it was when we came.
+        var unfinished = _ledger.Unfinished();
         var may = Allowed(machine, goal, policy);
+        may.UnionWith(unfinished.SelectMany(u => u.Plan.Gpus).SelectMany(g => machine.Gpus.Where(m => m.Address == g))
+            .SelectMany(g => g.Functions.Select(f => f.Address).Concat(machine.HomeOf(g)?.Functions.Select(h => h.Function) ?? [])));
         var before = new
         {
             Picture = Picture(),
@@ -90,6 +84,7 @@ sealed partial class Trial(Case @case, Tally tally)
             Owners = Owners(),
             Homes = Records(),
             Stack = Stack(),
+            Calls = Kernel.Calls.Count,
             Kernel.Uptime,
         };
         var witness = new Watch();
@@ -98,20 +93,27 @@ sealed partial class Trial(Case @case, Tally tally)
         witness.Door = door;
         Kernel.Faults.Before(_ => true, k =>
         {
+            if (_others)
+                return;
             door.Begins();
             Watched(k.Calls[^1], machine, goal, may);
         }, once: false);
-        var met = Arm(turn, door, stop, goal);
+        _ledger.Before = _ => door.Check(_others);
+        var met = Arm(errand, door, stop, goal);
 
-        Outcome? outcome = null;
+        Ending? ending = null;
         try
         {
-            outcome = new Executor(kernel, _ledger, witness, policy.Limits).Run(plan, stop.Token);
+            ending = new Turn(kernel, _ledger, new MemoryLocks(_locks, Us), witness)
+                .HandOver(errand.Target, errand.Card < 0 ? "all" : _stage.AddressOf(errand.Card).ToString(), policy, stop.Token);
         }
         catch (Death)
         {
             _told.Add("killed");
+            _locks.Drop(Us);
         }
+        _ledger.Before = null;
+        var outcome = (ending as Ending.Ran)?.Outcome;
         _told.AddRange(witness.Lines);
         var took = Kernel.Uptime - before.Uptime;
         Kernel.Faults.Clear();
@@ -119,6 +121,8 @@ sealed partial class Trial(Case @case, Tally tally)
 
         var said = outcome switch
         {
+            null when ending is Ending.Refused => "refused",
+            null when ending is Ending.Unanswered => "stuck: silent",
             null => "killed",
             Outcome.Done => "done",
             Outcome.RolledBack => "rolled back",
@@ -126,7 +130,14 @@ sealed partial class Trial(Case @case, Tally tally)
             _ => "stuck",
         };
         _told.Add(outcome?.ToString() ?? said);
-        tally.Add(turn, [.. met], said);
+        if (ending is Ending.Refused { Why: var why })
+        {
+            _told.Add($"{why.What}: {string.Join("; ", why.Findings.Select(f => $"{f.Code} {f.What}"))}");
+            Must(why.Findings is not [], "refusal", "no reason was given");
+            if (!met.Any(IsActor) && unfinished is [])
+                Must(Kernel.Calls.Count == before.Calls && Picture() == before.Picture, "refused", "something was written");
+        }
+        tally.Add(errand, [.. met], said);
 
         var actors = met.Any(IsActor);
         // One mishap begins the rollback, another one spoils it; a driver or a card that stays away does both.
@@ -135,9 +146,11 @@ sealed partial class Trial(Case @case, Tally tally)
         Must(before.Owners.Keys.All(Owners().ContainsKey), "lost", "a function has left the bus");
         Must(Kernel.Hazards is [], "hazard", string.Join("; ", Kernel.Hazards));
         Must(!door.WentOnAfterSilence, "silence", "something was called after a call that did not return");
-        Must((outcome is Outcome.Stuck { Silent: true }) == (door.Silent > 0) || outcome is null, "silence", "a silent call and the outcome do not agree");
+        Must((outcome is Outcome.Stuck { Silent: true }) == (door.Silent > 0) || outcome is null || unfinished is not [], "silence", "a silent call and the outcome do not agree");
         Must(door.Silent == 0 || met.Any(k => k is MishapKind.Silent or MishapKind.SilentThenDone) || _mayHang, "hang", "a call of ours did not return, and nobody made it so");
-        Must(took <= policy.Limits.Total + witness.Longest(), "time", $"{took} is more than {policy.Limits.Total} and the last calls' {witness.Longest()}");
+        // Bringing another run to its end, waiting for one, and waiting for a VM have limits of their own.
+        var most = policy.Limits.Total + policy.Patience + witness.Longest();
+        Must(took <= most || unfinished is not [] || met.Contains(MishapKind.OtherRun), "time", $"{took} is more than {most}");
         if (!actors)
         {
             foreach (var (function, owner) in before.Owners.Where(o => !may.Contains(o.Key)))
@@ -152,10 +165,10 @@ sealed partial class Trial(Case @case, Tally tally)
         switch (outcome)
         {
             case Outcome.Done:
-                Judge(turn, goal, policy, machine, plan, actors, before.Full, before.Picture, before.Stack);
+                Judge(errand, goal, policy, machine, ((Ending.Ran)ending!).Plan, actors || unfinished is not [], before.Full, before.Picture, before.Stack);
                 break;
             case Outcome.RolledBack:
-                if (!actors && !met.Exists(k => k is MishapKind.ProbeFails or MishapKind.Lost))
+                if (!actors && unfinished is [] && !met.Exists(k => k is MishapKind.ProbeFails or MishapKind.Lost))
                 {
                     Same(before.Picture, Picture(), "rolled back");
                     Must(Records() == before.Homes, "rolled back", $"the ledger is\n{Records()}\nand was\n{before.Homes}");
@@ -163,25 +176,34 @@ sealed partial class Trial(Case @case, Tally tally)
                 break;
             case Outcome.Stuck { Silent: false }:
                 // A kernel that cannot unload cannot undo a load; and a user can be what begins the rollback.
-                Must(spoils > 1 || actors || @case.Host.NoUnload || @case.Holders is not [], "stuck", "one fault alone must be undone");
+                Must(spoils > 1 || actors || unfinished is not [] || @case.Host.NoUnload || @case.Holders is not [], "stuck", "one fault alone must be undone");
                 _originKnown = false;
                 break;
         }
         if (actors)
             _originKnown = false;
         // Killed on its way out, it is away as well as not: the record tells, and the next run decides.
-        if (outcome is null && turn.Target == Target.Vfio)
+        if (ending is null && errand.Target == Target.Vfio)
             Leaves(goal, machine, before.Picture);
         _mayHang = false;
-        return outcome is not Outcome.Stuck { Silent: true };
+        _stuck |= outcome is Outcome.Stuck || spoils > met.Count;
+        return outcome is not Outcome.Stuck { Silent: true } && ending is not Ending.Unanswered;
     }
 
     void Judge(
-        Turn turn, Goal goal, Policy policy, Machine machine, Plan plan, bool actors, string full, string picture, string[] stack)
+        Errand errand, Goal goal, Policy policy, Machine machine, Plan plan, bool actors, string full, string picture, string[] stack)
     {
         if (actors)
+        {
+            // The world was another one when we came.
+            _originKnown = false;
+            if (errand.Target == Target.Vfio)
+                _away.UnionWith(goal.Gpus.Select(g => g.Address));
+            else
+                _away.ExceptWith(goal.Gpus.Select(g => g.Address));
             return;
-        var after = Surveyor.Survey(Kernel, _ledger.Homes(), turn.Target);
+        }
+        var after = Surveyor.Survey(Kernel, _ledger.Homes(), errand.Target, _ledger.Wedges());
         var again = Planner.Plan(after, goal with { Gpus = [.. goal.Gpus.Select(g => after.Gpus.First(a => a.Address == g.Address))] }, policy);
         Must(again is Answer.Planned { Plan: var next } && next.IsEmpty(), "done", $"a second run has something to do: {Say(again)}");
         if (plan.IsEmpty())
@@ -189,7 +211,7 @@ sealed partial class Trial(Case @case, Tally tally)
         // Another card on nvidia keeps every module that it had.
         if (machine.NvidiaGpus().Any(g => g.Display().Owner.Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address)))
             Must(stack.All(Stack().Contains), "other", $"the other card's modules were {string.Join(' ', stack)} and are {string.Join(' ', Stack())}");
-        if (turn.Target == Target.Vfio)
+        if (errand.Target == Target.Vfio)
         {
             Leaves(goal, machine, picture);
             return;
@@ -228,14 +250,44 @@ sealed partial class Trial(Case @case, Tally tally)
         }
     }
 
-    bool _mayHang;
+    const string Us = "9000 gpu-handoff";
 
-    /// <summary>Sets the turn's mishaps up; the list fills with those that came to pass.</summary>
-    List<MishapKind> Arm(Turn turn, Door door, CancellationTokenSource stop, Goal goal)
+    readonly MemoryLocks.Table _locks = new();
+    bool _mayHang;
+    bool _others;
+    bool _stuck;
+
+    /// <summary>After a crash, the look at boot or of the watchdog: it leaves no run behind that did not end.</summary>
+    void Recover()
+    {
+        if (_ledger.Unfinished() is [] || _stuck)
+            return;
+        var endings = new Turn(Kernel, _ledger, new MemoryLocks(_locks, Us), new Watch()).Recover(Policy.Default, wait: true, CancellationToken.None);
+        _told.Add($"recover: {string.Join("; ", endings)}");
+        Must(_ledger.Unfinished() is [] || @case.Holders is not [] || @case.Host.NoUnload, "recover", "a run is left that did not end");
+        Must(Kernel.Hazards is [], "hazard", string.Join("; ", Kernel.Hazards));
+    }
+
+    void OtherRun(int card)
+    {
+        _others = true;
+        try
+        {
+            new Turn(Kernel, _ledger, new MemoryLocks(_locks, "9001 gpu-handoff"), new Watch())
+                .HandOver(Target.Vfio, _stage.AddressOf(card).ToString(), Policy.Default, CancellationToken.None);
+        }
+        finally
+        {
+            _others = false;
+        }
+    }
+
+    /// <summary>Sets the errand's mishaps up; the list fills with those that came to pass.</summary>
+    List<MishapKind> Arm(Errand errand, Door door, CancellationTokenSource stop, Goal goal)
     {
         var met = new List<MishapKind>();
         var first = Kernel.Calls.Count;
-        foreach (var mishap in turn.Mishaps)
+        foreach (var mishap in errand.Mishaps)
         {
             var call = first + mishap.Call;
             switch (mishap.Kind)
@@ -305,6 +357,9 @@ sealed partial class Trial(Case @case, Tally tally)
                 case MishapKind.Lost when _stage.AddressOf(mishap.Card) is { } card:
                     Kernel.LoseDevice(card);
                     break;
+                case MishapKind.OtherRun when goal.Gpus.All(g => g.Address != _stage.AddressOf(mishap.Card)):
+                    OtherRun(mishap.Card);
+                    break;
                 case MishapKind.ProbeFails when _stage.AddressOf(mishap.Card) is { } card:
                     Kernel.FailProbe("nvidia", card, Errno.NotPermitted);
                     break;
@@ -318,7 +373,7 @@ sealed partial class Trial(Case @case, Tally tally)
     }
 
     static bool IsActor(MishapKind kind) =>
-        kind is MishapKind.Visit or MishapKind.Listen or MishapKind.StartVm or MishapKind.Modprobe or MishapKind.MakeNodes;
+        kind is MishapKind.Visit or MishapKind.Listen or MishapKind.StartVm or MishapKind.Modprobe or MishapKind.MakeNodes or MishapKind.OtherRun;
 
     // ---- what may be written ----
 
@@ -449,6 +504,10 @@ sealed partial class Trial(Case @case, Tally tally)
             Close();
             return _longest + _undone;
         }
+
+        public void Waits(string what) => Lines.Add($"waits: {what}");
+
+        public void Begins(Plan plan) => Door?.Mark();
 
         public void PhaseBegins(Phase phase)
         {

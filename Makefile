@@ -6,7 +6,7 @@ UNIT     := tests/GpuHandoff.Core.Tests tests/GpuHandoff.Linux.Tests tests/GpuHa
 SOURCES   = $(shell find src -name '*.cs' -o -name '*.csproj' -o -name '*.txt') Directory.Build.props Directory.Packages.props src/Directory.Build.props
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit format lab bench bench-holders publish install uninstall clean
+.PHONY: help build demo test unit format lab soak reliability bench bench-holders publish install uninstall clean
 
 help:		## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,15 @@ format:		## Check the formatting
 	$(DOTNET) format $(SOLUTION) --no-restore --verify-no-changes
 
 unit: build	## Run the tests that need no lab
-	@set -e; for project in $(UNIT); do $(DOTNET) test $$project --no-build --nologo \
+	@set -e; for project in $(UNIT); do $(DOTNET) test $$project --no-build --nologo --filter 'Category!=Soak' \
 		--results-directory artifacts/results --logger "trx;LogFileName=$$(basename $$project).trx"; done
+
+SOAK_RUNS ?= 100000
+soak: build	## Random machines, faults, crashes and company: SOAK_RUNS of them
+	SOAK_RUNS=$(SOAK_RUNS) $(DOTNET) test tests/GpuHandoff.Core.Tests --no-build --nologo --filter 'Category=Soak' --logger 'console;verbosity=detailed'
+
+reliability:	## Write docs/reliability.md from what the last tests and the last soak have shown
+	packaging/reliability > docs/reliability.md.new && mv docs/reliability.md.new docs/reliability.md
 
 lab: build publish	## Run the real NVIDIA modules in QEMU; the first run builds the image
 	packaging/lab-tests

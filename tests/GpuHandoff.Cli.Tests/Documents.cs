@@ -93,6 +93,17 @@ public partial class Documents
         }
     }
 
+    [Fact]
+    public void The_page_on_reliability_has_every_fault_that_a_test_shows()
+    {
+        var page = Read("docs/reliability.md");
+        var shown = Directory.EnumerateFiles(Path.Combine(Tool.Repository, "tests"), "*.cs", SearchOption.AllDirectories)
+            .SelectMany(file => Recorded.Matches(File.ReadAllText(file))).Select(m => Regex.Unescape(m.Groups[1].Value)).ToList();
+        shown.ShouldNotBeEmpty();
+        foreach (var fault in shown)
+            page.ShouldContain($"| {fault.Replace("|", "\\|")} |", Case.Sensitive, "make test, make soak and make reliability write the page anew");
+    }
+
     [Theory]
     [InlineData("demo", "")]
     [InlineData("handoff", "--dry-run")]
@@ -133,6 +144,10 @@ public partial class Documents
         foreach (var block in blocks)
             yield return (block.Split([' ', '\n'])[0], [.. LongOption.Matches(block).Select(m => m.Value)]);
     }
+
+    // What a test tells: its first text is the fault.
+    [GeneratedRegex(@"Evidence\.Record\(\s*""((?:[^""\\]|\\.)*)""")]
+    static partial Regex Recorded { get; }
 
     [GeneratedRegex(@"(?<![\w-])--[a-z][a-z0-9-]*")]
     static partial Regex LongOption { get; }

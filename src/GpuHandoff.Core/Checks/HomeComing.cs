@@ -14,12 +14,16 @@ static class HomeComing
             return kept;
         // A sibling that had no driver (its module is blacklisted, say) gets none; the card itself is wanted back.
         if (kept is { Driver: not (null or Owner.Vfio) } || (kept is { Driver: null } && function.Address != q.Gpu.Address))
-            return kept;
-        // Nobody wrote down where it came from. On a driver of the host it is at home, whichever that is.
+            return Lasting(kept);
+        // Nobody wrote down where it came from. On a driver of the host it is at home, whichever that is; an override that
+        // aims elsewhere than at vfio-pci is somebody else's business (driverctl's, say).
         if (function.Owner is { Driver: not (null or Owner.Vfio) } now)
-            return now with { Only = null };
+            return Lasting(now);
         if (function.Owner.Driver is null && function.Address != q.Gpu.Address && q.Gpu.Display().Owner.Driver is not (null or Owner.Vfio))
             return function.Owner with { Only = null };
         return Profile.HomeDriver(function) is { } known ? new(known) : null;
     }
+
+    // On a driver of the host an override to vfio-pci is a leftover: with the next load of the driver the card would be gone.
+    static Owner Lasting(Owner home) => home is { Driver: not (null or Owner.Vfio), Only: Owner.Vfio } ? home with { Only = null } : home;
 }

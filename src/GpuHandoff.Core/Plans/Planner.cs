@@ -259,9 +259,13 @@ public static class Planner
 
         if (toNvidia is not [] && !machine.Module("nvidia").IsThere())
         {
-            // nvidia does not load where no card is free for it, so the cards are let go first, aimed at it.
-            foreach (var (function, _) in toNvidia.Where(c => c.Function.Owner.Driver is not null))
-                phases.Add("release", new Rebind(function.Address, function.Owner, new(null, "nvidia")));
+            // nvidia does not load where no card is free for it, so the cards are let go first, aimed at it. One that has no
+            // driver is aimed, too: the way back from the load ends at vfio-pci, and only this step knows what was before.
+            foreach (var (function, _) in toNvidia)
+            {
+                var aimed = new Owner(null, "nvidia");
+                phases.Add("release", new Rebind(function.Address, function.Owner, function.Owner == aimed ? new(null, Owner.Vfio) : aimed));
+            }
             foreach (var resize in toNvidia.Select(c => Unresize(machine, c.Function)).OfType<ResizeBar>())
                 phases.Add("bind", resize);
             phases.Add("bind", new LoadDriver(
@@ -322,7 +326,7 @@ public static class Planner
             phases.Add("power", new HoldPower(power));
 
         var nodes = homes.SelectMany(h => h.Nodes).DistinctBy(n => n.Path)
-            .Where(n => machine.Nodes.All(now => now != n)).ToImmutableArray();
+            .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty()))).ToImmutableArray();
         if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
             phases.Add("nodes", new MakeNodes(nodes));
 
@@ -387,6 +391,12 @@ public static class Planner
         }
     }
 
+    /// <summary>Whether a node is there as it was. nvidia-uvm and nvidia-caps have another major with every load.</summary>
+    /// <param name="isRunning">The driver is not loaded anew: the majors of now are those of today.</param>
+    static bool IsThere(NamedNode before, NamedNode now, bool isRunning) => now == before
+        || (isRunning && (before.Path.StartsWith("/dev/nvidia-uvm", StringComparison.Ordinal) || before.Path.StartsWith("/dev/nvidia-caps", StringComparison.Ordinal))
+            && now with { Node = now.Node with { Major = before.Node.Major } } == before);
+
     /// <summary>The rest of NVIDIA's stack as it was; where nobody wrote that down, all of it that is installed.</summary>
     static IEnumerable<LoadModule> ModulesOfHome(
         Machine machine, ImmutableArray<Home> homes, bool toNvidia, KernelModule? unloadedOnTheWay)
@@ -413,7 +423,11 @@ public static class Planner
     static Home? Keep(Machine machine, Gpu gpu, Policy policy, Stopping stopping)
     {
         var kept = machine.HomeOf(gpu);
-        var functions = Leaving(gpu, policy).Select(f => HomeOf(f, kept?.Find(f.Address), policy)).ToImmutableArray();
+        var functions = Leaving(gpu, policy).Select(f => HomeOf(f, kept?.Find(f.Address), policy))
+            // A neighbour that went along under another policy is still away, and only the record knows where from.
+            .Concat(gpu.Neighbours.Where(n => !policy.Accepted.Contains(n.Address) && kept?.Of(n.Address) is { } before && IsOurDoing(n, before))
+                .Select(n => kept!.Functions.First(f => f.Function == n.Address)))
+            .ToImmutableArray();
         var home = new Home(
             machine.BootId,
             gpu.Address,

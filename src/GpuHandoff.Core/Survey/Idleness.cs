@@ -15,10 +15,20 @@ public static class Idleness
     public static string? WhyNot(PciAddress function, IKernel kernel)
     {
         var interrupts = kernel.List(Sys.Function(function) / "msi_irqs").Count;
-        return interrupts == 0 ? null : WhyNot(
+        if (interrupts == 0)
+            return null;
+        var drmHoldsIt = kernel.Read(Sys.Module("nvidia_drm") / "parameters/modeset") is "Y" or "1";
+        // An older nvidia_drm lets go of no single card, however idle it is: a udev rule may have loaded it again after we
+        // took it down.
+        if (drmHoldsIt && (kernel.Read(Sys.Proc / "driver/nvidia/version") is not { } version
+            || NvidiaProc.Version(version)?.DrmFollowsUnbind() != true))
+        {
+            return "nvidia_drm is loaded and holds it";
+        }
+        return WhyNot(
             interrupts,
             [.. ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "").Where(m => NvidiaStack.Has(m.Name))],
-            kernel.Read(Sys.Module("nvidia_drm") / "parameters/modeset") is "Y" or "1");
+            drmHoldsIt);
     }
 
     public static string? WhyNot(int interrupts, IReadOnlyList<KernelModule> stack, bool drmHoldsIt)

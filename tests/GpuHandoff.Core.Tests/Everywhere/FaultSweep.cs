@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Runtime.CompilerServices;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Plans;
@@ -56,18 +57,24 @@ public class FaultSweep
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void A_write_that_is_refused_once_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) =>
-        Sweep(host, target, way, (faults, call) => faults.Refuse(call, Errno.InputOutput));
+    public void A_write_that_is_refused_once_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) => Evidence.Record(
+        "any one write of any plan is refused", "undid what it had begun, newest first (exit 3), or went on where the end was reached all the same",
+        "the step, the kernel's word for it, and that the machine is as before",
+        Sweep(host, target, way, (faults, call) => faults.Refuse(call, Errno.InputOutput)));
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void A_write_that_is_ignored_once_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) =>
-        Sweep(host, target, way, (faults, call) => faults.Ignore(call));
+    public void A_write_that_is_ignored_once_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) => Evidence.Record(
+        "any one write of any plan does nothing and reports success", "read back, did not believe it, and undid all (exit 3)",
+        "the step, and that it reads back otherwise",
+        Sweep(host, target, way, (faults, call) => faults.Ignore(call)));
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void A_write_that_works_and_reports_an_error_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) =>
-        Sweep(host, target, way, (faults, call) => faults.RefuseAfterwards(call, Errno.InputOutput));
+    public void A_write_that_works_and_reports_an_error_leaves_all_as_before_or_all_done(string host, Target target, FreeBy way) => Evidence.Record(
+        "any one write of any plan works and reports an error", "undid all, that write too (exit 3), or was done",
+        "the step and the kernel's word for it",
+        Sweep(host, target, way, (faults, call) => faults.RefuseAfterwards(call, Errno.InputOutput)));
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -97,7 +104,11 @@ public class FaultSweep
             }
             desk.Recover().ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>();
             desk.Kernel.Calls.Count.ShouldBe(before + call, $"a wedged card is left alone\n{desk.Memo}");
+            Add("stuck");
         }
+        Evidence.Record(
+            "any one write of any plan never returns", "wrote nothing more, marked the card (exit 4); every later run refused at once",
+            "the call, since when, what was not undone, and that a reboot is needed", Swept());
     }
 
     [Theory]
@@ -170,7 +181,15 @@ public class FaultSweep
     static string Records(Desk desk) => string.Join('\n', desk.Ledger.Homes().Select(
         h => $"{h.Gpu}: {string.Join(", ", h.Functions)}; {string.Join(", ", h.Modules.Select(m => m.Name))}; {string.Join(", ", h.Nodes)}"));
 
-    static void Sweep(string host, Target target, FreeBy way, Action<Faults, int> arm)
+    /// <summary>What the theories have added up so far, by test and outcome.</summary>
+    static readonly Dictionary<(string Test, string Outcome), int> _swept = [];
+
+    static void Add(string outcome, [CallerMemberName] string test = "") => _swept[(test, outcome)] = _swept.GetValueOrDefault((test, outcome)) + 1;
+
+    static string Swept([CallerMemberName] string test = "") =>
+        string.Join(", ", _swept.Where(s => s.Key.Test == test).OrderBy(s => s.Key.Outcome, StringComparer.Ordinal).Select(s => $"{s.Value} {s.Key.Outcome}"));
+
+    static string Sweep(string host, Target target, FreeBy way, Action<Faults, int> arm, [CallerMemberName] string test = "")
     {
         var length = Length(host, target, way);
         length.ShouldBeGreaterThan(0);
@@ -187,9 +206,11 @@ public class FaultSweep
             switch (outcome)
             {
                 case Outcome.Done:
+                    Add("done", test);
                     desk.Planned(target, Gpu(desk), Of(way)).IsEmpty().ShouldBeTrue($"done is done\n{told}");
                     break;
                 case Outcome.RolledBack:
+                    Add("rolled back", test);
                     desk.Picture().ShouldBe(before, told);
                     Records(desk).ShouldBe(homes, told);
                     break;
@@ -198,6 +219,7 @@ public class FaultSweep
                     break;
             }
         }
+        return Swept(test);
     }
 
     static int Length(string host, Target target, FreeBy way) => Calls(host, target, way).Count;

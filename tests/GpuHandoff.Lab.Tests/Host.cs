@@ -7,7 +7,8 @@ public sealed class Host : IDisposable
     const string Describe = """
         for f in /sys/bus/pci/devices/*; do
             case $(cat $f/class) in 0x06*) continue;; esac
-            echo "$(basename $f) driver=$(basename "$(readlink $f/driver)") override=$(cat $f/driver_override)"
+            echo "$(basename $f) driver=$(basename "$(readlink $f/driver)") override=$(cat $f/driver_override)" \
+                "power=$(cat $f/power/control) d3cold=$(cat $f/d3cold_allowed)"
         done
         grep -E '^(nvidia|nouveau|snd_hda_intel|xhci_pci)' /proc/modules | cut -d' ' -f1,3,4 | sort
         stat -c '%n %F %a %u:%g %T' /dev/nvidia* 2>/dev/null

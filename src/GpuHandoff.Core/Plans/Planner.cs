@@ -315,12 +315,9 @@ public static class Planner
         // What stays on vfio-pci and is in use there keeps what it has: nobody asked for it back.
         ImmutableArray<PowerChange> power =
         [
-            .. from c in coming
-               let before = homes.Select(h => h.Find(c.Function.Address)?.Power).FirstOrDefault(p => p is not null)
-               let now = c.Function.Power
-               where before is { Control: null or "auto" or "on" } && now is not null && before != now
-               where c.Home?.Driver != Owner.Vfio || !IsTaken(machine, c.Function)
-               select new PowerChange(c.Function.Address, now, before),
+            .. coming.Where(c => c.Home?.Driver != Owner.Vfio || !IsTaken(machine, c.Function))
+                .Select(c => PutBack(c.Function, c.Home, homes.Select(h => h.Find(c.Function.Address)).FirstOrDefault(h => h is not null)))
+                .OfType<PowerChange>(),
         ];
         if (power is not [])
             phases.Add("power", new HoldPower(power));
@@ -346,6 +343,17 @@ public static class Planner
             Notes = notes.ToImmutable(),
             Forget = forget,
         };
+    }
+
+    /// <summary>The settings that a function goes home with; null where it has them, or nobody wrote them down.</summary>
+    static PowerChange? PutBack(PciFunction function, Owner? home, FunctionHome? kept)
+    {
+        if (function.Power is not { } now || kept?.Power is not { Control: null or "auto" or "on" } before)
+            return null;
+        // On vfio-pci it may sleep by that driver's doing: that is no setting for the driver that claims it.
+        if (kept.Owner.Driver == Owner.Vfio && home?.Driver != Owner.Vfio)
+            before = before with { Control = now.Control };
+        return before == now ? null : new(function.Address, now, before);
     }
 
     /// <summary>Whether somebody has it open: a VM, where it is on vfio-pci.</summary>

@@ -39,6 +39,7 @@ public sealed record Rebind(PciAddress Function, Owner? From, Owner To) : Step
 
     public override void Run(IKernel kernel, Limits limits)
     {
+        var power = To.Driver == Owner.Vfio ? Surveyor.PowerOf(Function, kernel) : null;
         // Aim first: from here on no other driver can take the function, even one that loads this instant, and vfio-pci's
         // dynamic IDs, which nobody can list, cannot take it back.
         Binding.Aim(Function, To.Driver ?? To.Only, kernel, limits);
@@ -48,6 +49,10 @@ public sealed record Rebind(PciAddress Function, Owner? From, Owner To) : Step
         if (ResetFirst && Ladder is not null && Surveyor.DriverOf(Function, kernel) is null)
             Resetting.Any(Ladder, Function, kernel, limits);
         Binding.Bind(Function, driver, kernel, limits, Mends());
+        // vfio-pci lets what it registers sleep (vfio_pci_core.c:vfio_pci_core_register_device, pm_runtime_allow), and forbids
+        // it again when it lets go: who forbade it before wants it so still.
+        if (power is not null)
+            HoldPower.Set(Function, power, kernel, limits);
         // Settled on its driver, it gets the override that it shall keep.
         Binding.Aim(Function, To.Only, kernel, limits);
     }

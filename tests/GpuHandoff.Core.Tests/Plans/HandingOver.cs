@@ -29,6 +29,7 @@ public class HandingOver
             write "vfio-pci\n" /sys/bus/pci/devices/0000:01:00.1/driver_override
             write "0000:01:00.1" /sys/bus/pci/drivers/snd_hda_intel/unbind
             write "0000:01:00.1" /sys/bus/pci/drivers/vfio-pci/bind
+            write "on" /sys/bus/pci/devices/0000:01:00.1/power/control
             unlink /dev/nvidia-modeset
             unlink /dev/nvidia-uvm
             unlink /dev/nvidia-uvm-tools
@@ -40,6 +41,7 @@ public class HandingOver
             write "vfio-pci\n" /sys/bus/pci/devices/0000:01:00.0/driver_override
             rmmod nvidia
             write "0000:01:00.0" /sys/bus/pci/drivers/vfio-pci/bind
+            write "on" /sys/bus/pci/devices/0000:01:00.0/power/control
             """);
     }
 
@@ -126,7 +128,7 @@ public class HandingOver
     {
         var desk = new Desk(Hosts.AlreadyOnVfio());
         desk.Done(Target.Vfio);
-        desk.Kernel.Calls.ShouldAllBe(call => call.Contains("driver_override") || call.Contains("d3cold_allowed"));
+        desk.Kernel.Calls.ShouldAllBe(call => call.Contains("driver_override") || call.Contains("d3cold_allowed") || call.Contains("power/control"));
     }
 
     [Fact]

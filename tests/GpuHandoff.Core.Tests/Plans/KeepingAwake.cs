@@ -1,5 +1,6 @@
 using GpuHandoff.Core.Tests.Everywhere;
 using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
@@ -37,7 +38,8 @@ public class KeepingAwake
         var desk = new Desk(Hosts.ResizableBar());
         desk.Done(Target.Vfio);
         var calls = desk.Kernel.Calls.ToList();
-        calls.FindLastIndex(c => c.Contains("power/control") || c.Contains("d3cold")).ShouldBeLessThan(calls.FindIndex(c => c.Contains("unbind")));
+        calls.FindLastIndex(c => c.Contains("d3cold")).ShouldBeLessThan(calls.FindIndex(c => c.Contains("unbind")));
+        calls.FindIndex(c => c.Contains("01:00.1/power/control")).ShouldBeLessThan(calls.FindIndex(c => c.Contains("unbind")));
 
         desk.Done(Target.Host);
         calls = [.. desk.Kernel.Calls.Skip(calls.Count)];
@@ -48,9 +50,22 @@ public class KeepingAwake
     public void Settings_that_are_so_already_are_not_written()
     {
         var desk = new Desk(Hosts.SingleGpu());
+        desk.Kernel.Elsewhere(k => k.Write(new($"/sys/bus/pci/devices/{Gpu}/d3cold_allowed"), "0", TimeSpan.FromSeconds(1)));
         desk.Done(Target.Vfio);
-        desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("power/control"));
+        desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("01:00.0/d3cold_allowed"));
         desk.Planned(Target.Vfio).IsEmpty().ShouldBeTrue();
+    }
+
+    [Fact]
+    public void Vfio_pci_itself_allows_its_functions_to_sleep_and_is_told_otherwise_every_time()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        desk.Done(Target.Vfio);
+        Power(desk, Gpu).ShouldBe("on 0");
+        // The undo of a return binds it anew, and as before means awake.
+        desk.Kernel.Faults.Refuse(call => call.Contains("snd_hda_intel/bind"), Errno.InputOutput);
+        desk.Run(Target.Host).ShouldBeOfType<Outcome.RolledBack>();
+        (Power(desk, Gpu), Power(desk, Audio)).ShouldBe(("on 0", "on 0"));
     }
 
     [Fact]

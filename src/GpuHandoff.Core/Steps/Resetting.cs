@@ -95,7 +95,7 @@ static class Resetting
             if (Binding.Of(f, kernel).Driver is { } driver and not Owner.Vfio)
                 return $"not done, {f} is on {driver}";
         }
-        if (Holding.Of(hit, kernel) is { } user)
+        if (Holders.FirstOf(hit, kernel) is { } user)
             return $"not done, {user} has it";
         return rung == Rung.Bus && Surveyor.UpstreamOf(ladder.Slot[0], kernel)?.Strangers is [var stranger, ..]
             ? $"not done, {stranger} is on the same bus"
@@ -180,7 +180,7 @@ static class Resetting
         var now = Surveyor.DriverOf(function, kernel);
         if (now is not null && now != owner.Driver && now != owner.Only)
         {
-            if (Holding.Of([function], kernel) is { } user)
+            if (Holders.FirstOf([function], kernel) is { } user)
                 throw new KernelRefused($"unbind {function} from {now}", Errno.Busy, $"{user} opened it right after the rescan");
             Binding.Release(function, owner.Driver, kernel, limits);
         }

@@ -41,6 +41,7 @@ public class StoppingUsers
             write "vfio-pci\n" /sys/bus/pci/devices/0000:01:00.1/driver_override
             write "0000:01:00.1" /sys/bus/pci/drivers/snd_hda_intel/unbind
             write "0000:01:00.1" /sys/bus/pci/drivers/vfio-pci/bind
+            write "on" /sys/bus/pci/devices/0000:01:00.1/power/control
             unlink /dev/nvidia-modeset
             unlink /dev/nvidia-uvm
             unlink /dev/nvidia-uvm-tools
@@ -52,6 +53,7 @@ public class StoppingUsers
             write "vfio-pci\n" /sys/bus/pci/devices/0000:01:00.0/driver_override
             rmmod nvidia
             write "0000:01:00.0" /sys/bus/pci/drivers/vfio-pci/bind
+            write "on" /sys/bus/pci/devices/0000:01:00.0/power/control
             """);
     }
 

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 
 namespace GpuHandoff.Tests;
 
@@ -19,6 +20,15 @@ sealed class Malformed(int seed)
         for (var changes = _random.Next(1, 5); changes > 0; changes--)
             text = Once(text);
         return text;
+    }
+
+    /// <summary>The same as bytes, now and then with some that are no UTF-8.</summary>
+    public byte[] BytesOf(string text)
+    {
+        var bytes = Encoding.UTF8.GetBytes(Of(text));
+        if (bytes.Length > 0 && Rarely(4))
+            bytes[_random.Next(bytes.Length)] ^= 0x80;
+        return bytes;
     }
 
     public T OneOf<T>(IReadOnlyList<T> items) => items[_random.Next(items.Count)];

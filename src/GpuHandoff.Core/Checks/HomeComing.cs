@@ -20,10 +20,10 @@ static class HomeComing
         if (function.Owner is { Driver: not (null or Owner.Vfio) } now)
             return Lasting(now);
         if (function.Owner.Driver is null && function.Address != q.Gpu.Address && q.Gpu.Display().Owner.Driver is not (null or Owner.Vfio))
-            return function.Owner with { Only = null };
+            return Lasting(function.Owner);
         return Profile.HomeDriver(function) is { } known ? new(known) : null;
     }
 
-    // On a driver of the host an override to vfio-pci is a leftover: with the next load of the driver the card would be gone.
-    static Owner Lasting(Owner home) => home is { Driver: not (null or Owner.Vfio), Only: Owner.Vfio } ? home with { Only = null } : home;
+    // Away from vfio-pci an override to it is a leftover: with the next load of its driver the function would be gone.
+    static Owner Lasting(Owner home) => home is { Driver: not Owner.Vfio, Only: Owner.Vfio } ? home with { Only = null } : home;
 }

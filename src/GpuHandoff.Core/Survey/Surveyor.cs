@@ -225,7 +225,7 @@ public static class Surveyor
             if (Hex(kernel.Read(path / "class")) is { } code)
                 functions.Add(new(address, default, new((int)code), new(null)));
         }
-        return [.. functions.OrderBy(f => f.Address).Select(f => f with { Id = IdOf(f, functions, kernel) })];
+        return [.. functions.DistinctBy(f => f.Address).OrderBy(f => f.Address).Select(f => f with { Id = IdOf(f, functions, kernel) })];
     }
 
     static PciId IdOf(PciFunction function, List<PciFunction> all, IKernel kernel)

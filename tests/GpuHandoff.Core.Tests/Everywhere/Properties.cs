@@ -20,7 +20,7 @@ public class Properties(ITestOutputHelper output)
         if (Environment.GetEnvironmentVariable("PROPERTY_SEED") is not null)
             Search(cases: 1, runs: 0, Number("PROPERTY_SEED", 0));
         else
-            Search(Number("PROPERTY_CASES", 1000), runs: 0, First());
+            Search(Number("PROPERTY_CASES", 700), runs: 0, First());
     }
 
     /// <summary>The same for as many runs as SOAK_RUNS says.</summary>

@@ -141,7 +141,8 @@ sealed partial class Trial(Case @case, Tally tally)
 
         var actors = met.Any(IsActor);
         // One mishap begins the rollback, another one spoils it; a driver or a card that stays away does both.
-        var spoils = met.Count + met.Count(k => k is MishapKind.ProbeFails or MishapKind.Lost);
+        var spoils = met.Count + (_spoilt || met.Exists(k => k is MishapKind.ProbeFails or MishapKind.Lost) ? 1 : 0);
+        _spoilt |= spoils > met.Count;
 
         Must(before.Owners.Keys.All(Owners().ContainsKey), "lost", "a function has left the bus");
         Must(Kernel.Hazards is [], "hazard", string.Join("; ", Kernel.Hazards));
@@ -217,7 +218,10 @@ sealed partial class Trial(Case @case, Tally tally)
             return;
         }
         foreach (var gpu in goal.Gpus)
-            _away.Remove(gpu.Address);
+        {
+            // One that we did not take away may have been brought home all the same.
+            _originKnown &= _away.Remove(gpu.Address) || gpu.Display().Owner.Driver is not (null or Owner.Vfio);
+        }
         if (_away.Count == 0)
         {
             // A claim takes to the host what was on vfio-pci before.
@@ -256,11 +260,13 @@ sealed partial class Trial(Case @case, Tally tally)
     bool _mayHang;
     bool _others;
     bool _stuck;
+    bool _spoilt;
 
     /// <summary>After a crash, the look at boot or of the watchdog: it leaves no run behind that did not end.</summary>
     void Recover()
     {
-        if (_ledger.Unfinished() is [] || _stuck)
+        // A wedged card is left alone, and its run with it.
+        if (_ledger.Unfinished() is [] || _ledger.Wedges() is not [] || _stuck)
             return;
         var endings = new Turn(Kernel, _ledger, new MemoryLocks(_locks, Us), new Watch()).Recover(Policy.Default, wait: true, CancellationToken.None);
         _told.Add($"recover: {string.Join("; ", endings)}");

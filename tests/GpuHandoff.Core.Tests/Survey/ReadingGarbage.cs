@@ -1,4 +1,5 @@
 using System.Reflection;
+using System.Text;
 using System.Text.Json;
 using GpuHandoff.Formats;
 using GpuHandoff.Goals;
@@ -54,7 +55,7 @@ public class ReadingGarbage(ITestOutputHelper output)
         ["maps"] = ("7f0c1c000000-7f0c1c021000 rw-s 00000000 00:06 512                        /dev/nvidia-uvm (deleted)", text => MappedFile.TryParse(text, out _)),
         ["home"] = (
             """{"bootId":"b","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],"modules":[{"name":"nvidia_drm","parameters":["modeset=Y"]}],"nodes":[{"path":"/dev/nvidia0","node":{"major":195,"minor":0,"mode":438,"owner":0,"group":44}}],"version":1}""",
-            text => OrJsonException(() => JsonSerializer.Deserialize(text, Json.Default.Home))),
+            text => OrJsonException(() => JsonSerializer.Deserialize(Encoding.UTF8.GetBytes(text), Json.Default.Home))),
     };
 
     [Theory]

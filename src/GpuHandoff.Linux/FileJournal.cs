@@ -1,32 +1,22 @@
 using System.Text;
-using System.Text.Json;
-using GpuHandoff.Formats;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
 
 namespace GpuHandoff.Linux;
 
-/// <summary>One run's diary, a JSON object a line: the plan, then what was begun, ended and undone.</summary>
+/// <summary>One run's diary on disk.</summary>
 sealed class FileJournal(string path, FileStream file) : IJournal
 {
-    const int Version = 1;
+    public void Opens(Plan plan) => Line(JournalText.Opens(plan));
 
-    public void Opens(Plan plan) =>
-        Line($$"""{"journal":{{Version}},"plan":{{JsonSerializer.Serialize(plan, Json.Default.Plan)}}}""");
-
-    public void Begins(int step) => Line($$"""{"begins":{{step}}}""");
+    public void Begins(int step) => Line(JournalText.Begins(step));
 
     // The next line of any kind brings this one to disk; lost, it costs a look at the machine and nothing else.
-    public void Ends(int step) => Line($$"""{"ends":{{step}}}""", flush: false);
+    public void Ends(int step) => Line(JournalText.Ends(step), flush: false);
 
-    public void Undone(int step) => Line($$"""{"undone":{{step}}}""", flush: false);
+    public void Undone(int step) => Line(JournalText.Undone(step), flush: false);
 
-    public void Closes(Outcome outcome) => Line($$"""{"closes":"{{outcome switch
-    {
-        Outcome.Done => "done",
-        Outcome.RolledBack => "rolled-back",
-        _ => "stuck",
-    }}}"}""");
+    public void Closes(Outcome outcome) => Line(JournalText.Closes(outcome));
 
     public void Dispose() => file.Dispose();
 

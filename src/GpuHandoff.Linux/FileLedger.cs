@@ -1,7 +1,8 @@
 using System.Collections.Immutable;
+using System.Text;
 using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
 using GpuHandoff.Formats;
-using GpuHandoff.Linux.Interop;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
@@ -9,107 +10,142 @@ using GpuHandoff.Runs;
 namespace GpuHandoff.Linux;
 
 /// <summary>
-/// The ledger as files of one folder that only root may enter: <c>home-0000:05:00.0.json</c> for each card that is away,
-/// <c>journal</c> for the last run and <c>journal.previous</c> for the one before. Whatever is written is on disk before
-/// the call returns.
+/// The ledger as files of two folders that only root may enter. What is written is on disk before the call returns.
+/// <list type="bullet">
+/// <item><c>/var/lib/gpu-handoff/home-0000:05:00.0.json</c> for each card that is away;</item>
+/// <item><c>journal-0000:05:00.0</c> for the last run of each card, <c>….previous</c> for the one before;</item>
+/// <item><c>/run/gpu-handoff/wedged-0000:05:00.0.json</c> for a card with a call that never came back.</item>
+/// </list>
 /// </summary>
-public sealed class FileLedger(string folder) : ILedger
+public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 {
     public const string DefaultFolder = "/var/lib/gpu-handoff";
 
-    const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+    /// <summary>Gone with the boot, as what is told in it; and never full when a disk is.</summary>
+    public const string DefaultOfThisBoot = "/run/gpu-handoff";
 
-    public ImmutableArray<Home> Homes()
-    {
-        if (!Directory.Exists(folder))
-            return [];
-        Trust();
-        return [.. Directory.GetFiles(folder, "home-*.json").Order(StringComparer.Ordinal).Select(Read)];
-    }
+    // No run of ours writes so much, and a stranger's file must not fill our memory.
+    const int LongestJournal = 4 * 1024 * 1024;
+
+    readonly RootFolder _lasting = new(folder);
+    readonly RootFolder _boot = new(ofThisBoot);
+
+    public ImmutableArray<Home> Homes() => [.. _lasting.Files("home-*.json").Select(ReadHome)];
 
     public void Keep(Home home)
     {
-        Make();
-        var path = PathOf(home.Gpu);
-        var fresh = path + ".new";
-        try
-        {
-            File.Delete(fresh);
-            using (var file = Create(fresh))
-            {
-                JsonSerializer.Serialize(file, home, Json.Default.Home);
-                file.Flush(flushToDisk: true);
-            }
-            File.Move(fresh, path, overwrite: true);
-            FlushFolder();
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw Unwritable(path, e);
-        }
+        _lasting.Make();
+        _lasting.Replace(HomeOf(home.Gpu), file => JsonSerializer.Serialize(file, home, Json.Default.Home));
     }
 
-    public void Forget(PciAddress gpu)
-    {
-        var path = PathOf(gpu);
-        try
-        {
-            File.Delete(path);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw Unwritable(path, e);
-        }
-    }
+    public void Forget(PciAddress gpu) => RootFolder.Delete(HomeOf(gpu));
 
     public IJournal Open(Plan plan)
     {
-        Make();
-        var path = Path.Combine(folder, "journal");
+        _lasting.Make();
+        var path = Path.Combine(folder, $"journal-{plan.Gpus[0]}");
         try
         {
             if (File.Exists(path))
                 File.Move(path, path + ".previous", overwrite: true);
-            var file = Create(path);
-            var journal = new FileJournal(path, file);
+            var journal = new FileJournal(path, RootFolder.Create(path));
             journal.Opens(plan);
-            FlushFolder();
+            _lasting.Flush();
             return journal;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw Unwritable(path, e);
+            throw RootFolder.Unwritable(path, e);
         }
     }
 
-    string PathOf(PciAddress gpu) => Path.Combine(folder, $"home-{gpu}.json");
+    public ImmutableArray<Unfinished> Unfinished() =>
+    [
+        .. _lasting.Files("journal-*").Where(path => !path.EndsWith(".previous", StringComparison.Ordinal)).Select(ReadJournal).OfType<Unfinished>(),
+    ];
 
-    static FileStream Create(string path) => new(path, new FileStreamOptions
+    public void Close(Unfinished run, string how)
     {
-        Mode = FileMode.CreateNew,
-        Access = FileAccess.Write,
-        UnixCreateMode = OwnerOnly,
-    });
+        try
+        {
+            using var file = new FileStream(run.Source, FileMode.Open, FileAccess.ReadWrite);
+            // Behind a line that was cut off: nobody shall read the two as one.
+            file.SetLength(EndOfLastLine(file));
+            file.Seek(0, SeekOrigin.End);
+            file.Write(Encoding.UTF8.GetBytes(JournalText.Closes(how) + "\n"));
+            file.Flush(flushToDisk: true);
+        }
+        catch (FileNotFoundException)
+        {
+            // Another run's diary is in its place by now, or the place is empty: closed enough.
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw RootFolder.Unwritable(run.Source, e);
+        }
+    }
 
-    static Home Read(string path)
+    public ImmutableArray<Wedge> Wedges() => [.. _boot.Files("wedged-*.json").Select(ReadWedge)];
+
+    public void Mark(Wedge wedge)
+    {
+        _boot.Make();
+        _boot.Replace(WedgeOf(wedge.Gpu), file => JsonSerializer.Serialize(file, wedge, Json.Default.Wedge));
+    }
+
+    public void Unmark(PciAddress gpu) => RootFolder.Delete(WedgeOf(gpu));
+
+    string HomeOf(PciAddress gpu) => Path.Combine(folder, $"home-{gpu}.json");
+
+    string WedgeOf(PciAddress gpu) => Path.Combine(ofThisBoot, $"wedged-{gpu}.json");
+
+    static long EndOfLastLine(FileStream file)
+    {
+        var end = file.Length;
+        for (; end > 0; end--)
+        {
+            file.Seek(end - 1, SeekOrigin.Begin);
+            if (file.ReadByte() == '\n')
+                break;
+        }
+        return end;
+    }
+
+    static Home ReadHome(string path)
+    {
+        var home = Read(
+            path, Json.Default.Home, h => h.Version > Home.Newest ? h.Version : null, Home.Newest,
+            "the record of a card's drivers", "the card then goes back to its usual driver");
+        return home.Functions.IsDefault
+            ? throw Unreadable(path, 1, "the record of a card's drivers", "it is empty", "the card then goes back to its usual driver")
+            : home with { Modules = home.Modules.IsDefault ? [] : home.Modules, Nodes = home.Nodes.IsDefault ? [] : home.Nodes };
+    }
+
+    static Wedge ReadWedge(string path)
+    {
+        var wedge = Read(
+            path, Json.Default.Wedge, w => w.Version > Wedge.Newest ? w.Version : null, Wedge.Newest,
+            "the mark of a card that is stuck", "the card then no longer counts as stuck");
+        return wedge with { NotUndone = wedge.NotUndone.IsDefault ? [] : wedge.NotUndone };
+    }
+
+    static T Read<T>(string path, JsonTypeInfo<T> type, Func<T, int?> tooNew, int known, string what, string without)
+        where T : class
     {
         try
         {
             using var file = File.OpenRead(path);
-            return JsonSerializer.Deserialize(file, Json.Default.Home) is { Functions.IsDefault: false } home
-                ? home.Version > Home.Newest ? throw new JsonException($"it has version {home.Version}, and this program knows {Home.Newest}") : home with
-                {
-                    Modules = home.Modules.IsDefault ? [] : home.Modules,
-                    Nodes = home.Nodes.IsDefault ? [] : home.Nodes,
-                }
-                : throw new JsonException("it is empty");
+            return JsonSerializer.Deserialize(file, type) switch
+            {
+                null => throw Unreadable(path, 1, what, "it is empty", without),
+                var read when tooNew(read) is { } version =>
+                    throw Unreadable(path, 1, what, $"it has version {version}, and this program knows {known}", without),
+                var read => read,
+            };
         }
         catch (JsonException e)
         {
-            throw new LedgerRefused(
-                $"{path}, line {e.LineNumber + 1 ?? 1}: the record of a card's drivers cannot be read: {e.Message}",
-                $"look at it; if it is of no use, remove it: sudo rm '{path}' (the card then goes back to its usual driver)",
-                e);
+            throw Unreadable(path, e.LineNumber + 1 ?? 1, what, e.Message, without, e);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -117,46 +153,28 @@ public sealed class FileLedger(string folder) : ILedger
         }
     }
 
-    void Make()
+    static Unfinished? ReadJournal(string path)
     {
+        const string what = "the journal of a run";
+        const string without = "what that run had begun is then not taken back";
         try
         {
-            Directory.CreateDirectory(folder, OwnerOnly | UnixFileMode.UserExecute);
+            if (new FileInfo(path).Length > LongestJournal)
+                throw Unreadable(path, 1, what, $"it is longer than {LongestJournal} bytes", without);
+            return JournalText.Read(File.ReadAllText(path), path);
+        }
+        catch (JournalUnreadable e)
+        {
+            throw Unreadable(path, e.Line, what, e.Message, without, e);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw Unwritable(folder, e);
-        }
-        Trust();
-    }
-
-    /// <summary>What others could have written is no record of ours.</summary>
-    void Trust()
-    {
-        if (Libc.Statx(Libc.FromCurrentFolder, folder, Libc.NoFollow, Libc.BasicStatus, out var status) != 0)
-            throw new LedgerRefused($"{folder} cannot be looked at: {Kernel.Errno.Say(Libc.LastError())}", "only root may: use sudo");
-        if (status.Owner != Libc.UserId() && !RootUser.IsUs())
-            throw new LedgerRefused($"{folder} belongs to user {status.Owner}, and only that one may look into it", "use sudo");
-        const uint othersWrite = 0x12;
-        if (!status.IsFolder || status.Owner != Libc.UserId() || (status.Permissions & othersWrite) != 0)
-        {
-            throw new LedgerRefused(
-                $"{folder} is not a folder that only its owner may write (owner {status.Owner}, mode {Convert.ToString(status.Permissions, 8)})",
-                $"find out who changed it, then: sudo chown root:root {folder} && sudo chmod 0700 {folder}");
+            throw new LedgerRefused($"{path} cannot be read: {e.Message}", "only root may read it: use sudo", e);
         }
     }
 
-    void FlushFolder()
-    {
-        var handle = Libc.Open(folder, Libc.ReadOnly | Libc.CloseOnExec);
-        var flushed = handle >= 0 && Libc.Sync(handle) == 0;
-        var errno = Libc.LastError();
-        if (handle >= 0)
-            _ = Libc.Close(handle);
-        if (!flushed)
-            throw new IOException($"{folder} could not be flushed to disk: {Kernel.Errno.Say(errno)}");
-    }
-
-    static LedgerRefused Unwritable(string path, Exception cause) => new(
-        $"{path} cannot be written: {cause.Message}", "make room, or mend the file system: nothing is changed that is not written down first", cause);
+    static LedgerRefused Unreadable(string path, long line, string what, string why, string without, Exception? cause = null) => new(
+        $"{path}, line {line}: {what} cannot be read: {why}",
+        $"look at it; if it is of no use, remove it: sudo rm '{path}' ({without})",
+        cause);
 }

@@ -19,35 +19,63 @@ public sealed class Hand : IDisposable
 
     const int LongestMessage = 64 * 1024;
 
-    readonly Spawned _process;
-    bool _lost;
+    /// <summary>The word behind it that makes it a guard, too.</summary>
+    const string Guards = "guard";
 
-    Hand(Spawned process) => _process = process;
+    /// <summary>What we say when we end by ourselves.</summary>
+    const string Farewell = "bye";
+
+    readonly string _ourselves;
+    readonly bool _guards;
+    Spawned _process;
+    LeftBehind? _lost;
+    bool _dead;
+
+    Hand(string ourselves, bool guards)
+    {
+        (_ourselves, _guards) = (ourselves, guards);
+        _process = Grow();
+    }
 
     /// <summary>Starts our own binary as a hand. It comes up while the machine is surveyed.</summary>
-    public static Hand Start(string ourselves) => new(Spawned.Start(ourselves, [Argument], talks: true, complains: false));
+    /// <param name="guards">Should we end without a word (SIGKILL), it starts <c>recover</c>.</param>
+    public static Hand Start(string ourselves, bool guards = false) => new(ourselves, guards);
 
-    public void Dispose() => _process.Dispose();
+    /// <summary>Whether it is this process.</summary>
+    public bool Is(int pid) => _process.Pid == pid;
+
+    Spawned Grow() => Spawned.Start(_ourselves, _guards ? [Argument, Guards] : [Argument], talks: true, complains: false);
+
+    public void Dispose()
+    {
+        Message.Send(_process.ToChild, [Farewell]);
+        _process.Dispose();
+    }
 
     /// <summary>Asks for one call and waits for its end, at most as long as the budget says.</summary>
-    public void Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
+    /// <returns>What it read, where it was to read.</returns>
+    public string? Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
     {
-        if (_lost)
-            throw new KernelSilent("the helper process is still in an earlier call", TimeSpan.Zero, now);
-        Message.Send(_process.ToChild, parts);
-
+        if (_lost is not null)
+            throw new KernelSilent($"{saying} (not asked: an earlier call has not come back)", TimeSpan.Zero, now) { Process = _lost };
+        // One that ended between two calls has a pipe without a reader: nothing was asked of it, so another may be.
+        if (_dead || !Message.Send(_process.ToChild, parts))
+        {
+            _process.Dispose();
+            _process = Grow();
+            _dead = !Message.Send(_process.ToChild, parts);
+        }
         if (!Answers(budget))
         {
-            _lost = true;
-            throw new KernelSilent(saying, budget, now);
+            _lost = _process.Look();
+            throw new KernelSilent(saying, budget, now) { Process = _lost };
         }
-        if (Message.Receive(_process.FromChild) is not [var errno, var reason])
+        if (Message.Receive(_process.FromChild) is not [var errno, var reason, .. var read])
         {
-            _lost = true;
+            _dead = true;
             throw new KernelRefused(saying, 0, "the helper process has ended before it answered");
         }
-        if (reason.Length > 0)
-            throw new KernelRefused(saying, int.Parse(errno), reason);
+        return reason.Length > 0 ? throw new KernelRefused(saying, int.Parse(errno), reason) : read is [var text] ? text : null;
     }
 
     bool Answers(TimeSpan budget)
@@ -67,7 +95,7 @@ public sealed class Hand : IDisposable
     }
 
     /// <summary>What the child does: one call after another until its input ends.</summary>
-    public static int Serve()
+    public static int Serve(IReadOnlyList<string> arguments)
     {
         // Our caller may be told to stop at any time; a call that is under way must reach its end all the same.
         _ = Libc.Signal(Libc.Hangup, Libc.Ignore);
@@ -76,16 +104,22 @@ public sealed class Hand : IDisposable
         _ = Libc.Signal(Libc.BrokenPipe, Libc.Ignore);
         while (Message.Receive(0) is { } request)
         {
-            var (errno, reason) = request switch
+            if (request is [Farewell])
+                return 0;
+            var answer = request switch
             {
                 ["write", var path, var text] => RiskyCalls.Write(path, text),
+                ["read", var path] => RiskyCalls.Read(path),
                 ["rmmod", var module] => RiskyCalls.UnloadModule(module),
-                ["modprobe", .. var arguments] => RiskyCalls.Modprobe(arguments),
-                _ => (Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\""),
+                ["modprobe", .. var rest] => RiskyCalls.Modprobe(rest),
+                _ => (Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\"", null),
             };
-            if (!Message.Send(1, [errno.ToString(), reason]))
-                return 0;
+            if (!Message.Send(1, answer.Text is { } read ? [answer.Errno.ToString(), answer.Reason, read] : [answer.Errno.ToString(), answer.Reason]))
+                break;
         }
+        // Whoever we worked for has gone without a word.
+        if (arguments.Contains(Guards))
+            Rescue.Start();
         return 0;
     }
 

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Text;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
@@ -10,6 +11,11 @@ namespace GpuHandoff.Linux;
 public sealed class LinuxKernel(Hand? hand) : IKernel
 {
     const int LongestLink = 4096;
+
+    // modprobe --dry-run reads files, and a file system may hang as well as a card.
+    static readonly TimeSpan _lookUp = TimeSpan.FromSeconds(10);
+
+    Hand? _eyes;
 
     public TimeSpan Uptime
     {
@@ -24,7 +30,7 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     {
         var handle = Libc.Open(file.Text, Libc.ReadOnly | Libc.CloseOnExec | Libc.NonBlocking);
         if (handle < 0)
-            return Libc.LastError() is var errno && IsAbsent(errno) ? null : throw Refused($"read {file}", errno);
+            return Libc.LastError() is var errno && IsAbsent(errno, file) ? null : throw Refused($"read {file}", errno);
         try
         {
             // Most of sysfs fits at once; /proc/modules and pci.ids do not.
@@ -38,7 +44,7 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
                 if (got < 0)
                 {
                     // Some attributes are there and say no (power_state of a lost device, a folder): as good as absent.
-                    return Libc.LastError() is var errno && errno is Errno.Invalid or Errno.NoDevice or Errno.InputOutput or IsFolder or NoProcess
+                    return Libc.LastError() is var errno && errno is Errno.Invalid or Errno.NoDevice or Errno.InputOutput or IsFolder or NoProcess || IsAbsent(errno, file)
                         ? null
                         : throw Refused($"read {file}", errno);
                 }
@@ -52,6 +58,10 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             _ = Libc.Close(handle);
         }
     }
+
+    public string? ReadSlow(SysPath file, TimeSpan budget) =>
+        // One that only looks may be kept waiting, too.
+        (hand ?? (_eyes ??= Hand.Start(Environment.ProcessPath ?? "/proc/self/exe"))).Ask($"read {file}", budget, Uptime, "read", file.Text);
 
     public IReadOnlyList<string> List(SysPath folder)
     {
@@ -88,9 +98,44 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.NoFollow, Libc.BasicStatus, out _) == 0;
 
     public DeviceNode? NodeAt(SysPath path) =>
-        Libc.Statx(Libc.FromCurrentFolder, path.Text, 0, Libc.BasicStatus, out var status) == 0 && status.IsCharacterDevice
-            ? new(status.DeviceMajor, status.DeviceMinor, status.Permissions, status.Owner, status.Group)
+        Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.DoNotSync, Libc.BasicStatus, out var status) == 0 && status.IsCharacterDevice
+            ? Node(status)
             : null;
+
+    /// <summary>One system call for each entry, and no text: a busy machine has hundreds of thousands of descriptors.</summary>
+    public IReadOnlyList<NamedNode> NodesIn(SysPath folder)
+    {
+        var handle = Libc.Open(folder.Text, Libc.ReadOnly | Libc.CloseOnExec | Libc.Folder);
+        if (handle < 0)
+            return [];
+        try
+        {
+            List<NamedNode>? nodes = null;
+            Span<byte> buffer = stackalloc byte[8192];
+            // A folder that cannot be listed to its end has ended with its process.
+            while (Libc.GetDents(handle, buffer, buffer.Length) is > 0 and var got)
+            {
+                for (var rest = buffer[..(int)got]; rest.Length > 0; rest = rest[BinaryPrimitives.ReadUInt16LittleEndian(rest[Libc.DirentLength..])..])
+                {
+                    var name = rest[Libc.DirentName..];
+                    if (name[0] == '.'
+                        || Libc.StatxName(handle, in name[0], Libc.DoNotSync, Libc.BasicStatus, out var status) != 0
+                        || !status.IsCharacterDevice)
+                    {
+                        continue;
+                    }
+                    (nodes ??= []).Add(new((folder / Encoding.UTF8.GetString(name[..name.IndexOf((byte)0)])).Text, Node(status)));
+                }
+            }
+            return nodes ?? [];
+        }
+        finally
+        {
+            _ = Libc.Close(handle);
+        }
+    }
+
+    public IReadOnlyList<int> Look(int count, Action<int> look) => new Looks(count, look).Make();
 
     public void Write(SysPath file, string text, TimeSpan budget) =>
         Ask($"write \"{text.TrimEnd('\n')}\" to {file}", budget, "write", file.Text, text);
@@ -100,7 +145,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         if (ModprobeProgram.Find() is not { } modprobe)
             return false;
         using var process = Spawned.Start(modprobe, ["--dry-run", "--quiet", "--", module], talks: false, complains: false);
-        return process.Wait() == 0;
+        return process.Wait(_lookUp) is { } exit
+            ? exit == 0
+            : throw new KernelSilent($"modprobe --dry-run {module}", _lookUp, Uptime - _lookUp) { Process = process.Look() };
     }
 
     public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>
@@ -137,8 +184,16 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     const int IsFolder = 21;
 
     // What others may not read (nvidia_drm's parameters) is not there for them; root reads everything, or has to know why not.
-    static bool IsAbsent(int errno) => errno is Errno.NoEntry or Errno.NotDirectory or Errno.NoDevice or NoProcess
+    // A process may be closed to root, too (Yama, a container without CAP_SYS_PTRACE), and can end while it is looked at.
+    static bool IsAbsent(int errno, SysPath file) => errno is Errno.NoEntry or Errno.NotDirectory or Errno.NoDevice or NoProcess
+        || (errno is Errno.AccessDenied or Errno.NotPermitted && IsOfProcess(file.Text))
         || (errno == Errno.AccessDenied && !RootUser.IsUs());
+
+    static bool IsOfProcess(string file) =>
+        file.StartsWith("/proc/", StringComparison.Ordinal) && file.Length > "/proc/".Length && char.IsAsciiDigit(file["/proc/".Length]);
+
+    static DeviceNode Node(Status status) =>
+        new(status.DeviceMajor, status.DeviceMinor, status.Permissions, status.Owner, status.Group);
 
     static KernelRefused Refused(string call, int errno) => new(call, errno, Errno.Say(errno));
 

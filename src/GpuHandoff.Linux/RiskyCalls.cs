@@ -10,7 +10,21 @@ static class RiskyCalls
 {
     const int LongestComplaint = 4000;
 
-    public static (int Errno, string Reason) Write(string path, string text)
+    static readonly (int Errno, string Reason, string? Text) Done = (0, "", null);
+
+    public static (int Errno, string Reason, string? Text) Read(string path)
+    {
+        try
+        {
+            return Done with { Text = new LinuxKernel(hand: null).Read(new(path)) };
+        }
+        catch (KernelRefused refused)
+        {
+            return (refused.Errno, refused.Reason, null);
+        }
+    }
+
+    public static (int Errno, string Reason, string? Text) Write(string path, string text)
     {
         var file = Libc.Open(path, Libc.WriteOnly | Libc.CloseOnExec);
         if (file < 0)
@@ -20,8 +34,8 @@ static class RiskyCalls
             var bytes = Encoding.UTF8.GetBytes(text);
             var written = Libc.Write(file, bytes, bytes.Length);
             return written < 0 ? Failed()
-                : written == bytes.Length ? (0, "")
-                : (Errno.InputOutput, $"only {written} of {bytes.Length} bytes were taken");
+                : written == bytes.Length ? Done
+                : (Errno.InputOutput, $"only {written} of {bytes.Length} bytes were taken", null);
         }
         finally
         {
@@ -29,23 +43,23 @@ static class RiskyCalls
         }
     }
 
-    public static (int Errno, string Reason) UnloadModule(string module) =>
-        Libc.DeleteModule(module, Libc.NonBlocking) == 0 ? (0, "") : Failed();
+    public static (int Errno, string Reason, string? Text) UnloadModule(string module) =>
+        Libc.DeleteModule(module, Libc.NonBlocking) == 0 ? Done : Failed();
 
-    public static (int Errno, string Reason) Modprobe(IReadOnlyList<string> arguments)
+    public static (int Errno, string Reason, string? Text) Modprobe(IReadOnlyList<string> arguments)
     {
         if (ModprobeProgram.Find() is not { } modprobe)
-            return (Errno.NoEntry, ModprobeProgram.Missing);
+            return (Errno.NoEntry, ModprobeProgram.Missing, null);
         try
         {
             using var process = Spawned.Start(modprobe, arguments, talks: false, complains: true);
             var said = Drain(process.FromChild);
             var exit = process.Wait();
-            return exit == 0 ? (0, "") : (0, said.Length > 0 ? said : $"modprobe ended with exit code {exit} and no word");
+            return exit == 0 ? Done : (0, said.Length > 0 ? said : $"modprobe ended with exit code {exit} and no word", null);
         }
         catch (KernelRefused refused)
         {
-            return (refused.Errno, refused.Message);
+            return (refused.Errno, refused.Reason, null);
         }
     }
 
@@ -66,9 +80,9 @@ static class RiskyCalls
         }
     }
 
-    static (int Errno, string Reason) Failed()
+    static (int Errno, string Reason, string? Text) Failed()
     {
         var errno = Libc.LastError();
-        return (errno, Errno.Say(errno));
+        return (errno, Errno.Say(errno), null);
     }
 }

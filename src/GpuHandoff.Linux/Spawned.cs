@@ -1,6 +1,9 @@
+using System.Diagnostics;
+using System.Globalization;
 using System.Runtime.InteropServices;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Linux;
 
@@ -22,6 +25,8 @@ sealed class Spawned : IDisposable
         ToChild = toChild;
         FromChild = fromChild;
     }
+
+    public int Pid => _pid;
 
     /// <summary>Our end of its stdin; -1 where it has /dev/null.</summary>
     public int ToChild { get; private set; }
@@ -81,6 +86,35 @@ sealed class Spawned : IDisposable
         }
         _reaped = true;
         return (status & 0x7f) == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f);
+    }
+
+    /// <summary>Its exit code, or null where it has not ended within the limit.</summary>
+    public int? Wait(TimeSpan limit)
+    {
+        // Its end closes its output, which it has to itself.
+        var watched = new Watched { File = FromChild, Wanted = Libc.Readable };
+        var clock = Stopwatch.StartNew();
+        while (true)
+        {
+            var left = Math.Clamp((limit - clock.Elapsed).TotalMilliseconds, 0, int.MaxValue);
+            var ready = Libc.Poll(ref watched, 1, (int)Math.Ceiling(left));
+            if (ready > 0)
+                return Wait();
+            if (ready == 0 || Libc.LastError() != Interrupted)
+                return null;
+        }
+    }
+
+    /// <summary>Where it is, or the child of its own that it waits for.</summary>
+    public LeftBehind Look()
+    {
+        var looking = new LinuxKernel(hand: null);
+        var pid = _pid;
+        while (looking.Read(Sys.Proc / $"{pid}/task/{pid}/children")?.Split(' ') is [{ Length: > 0 } child, ..])
+            pid = int.Parse(child, CultureInfo.InvariantCulture);
+        var stat = ProcStat.Parse(looking.Read(Sys.Proc / $"{pid}/stat") ?? "");
+        var function = looking.Read(Sys.Proc / $"{pid}/wchan");
+        return new(pid, stat?.Started ?? 0, stat is null ? "" : $"state {stat.State}{(function is null or "" or "0" ? "" : $" in {function}")}");
     }
 
     /// <summary>Lets it go: at the end of its input it ends by itself. One that hangs in the kernel is left to init.</summary>

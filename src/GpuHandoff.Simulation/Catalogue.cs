@@ -141,6 +141,8 @@ static class Catalogue
             device.SoundCard = card;
             kernel.Nodes.Put($"/dev/snd/controlC{card}", new(116, (uint)card * 32, 0x1b0, 0, 29));
             kernel.Nodes.Put($"/dev/snd/pcmC{card}D3p", new(116, ((uint)card * 32) + 16, 0x1b0, 0, 29));
+            // sound/core/jack.c: a monitor's plug is an input device.
+            kernel.Nodes.Put($"/dev/input/event{JackEvent(card)}", new(13, 64 + (uint)JackEvent(card), 0x1b0, 0, 104));
             return 0;
         },
         // sound/core/init.c:snd_card_disconnect_sync waits until every file of the card is closed.
@@ -149,9 +151,12 @@ static class Catalogue
         {
             kernel.Nodes.Drop($"/dev/snd/controlC{device.SoundCard}");
             kernel.Nodes.Drop($"/dev/snd/pcmC{device.SoundCard}D3p");
+            kernel.Nodes.Drop($"/dev/input/event{JackEvent(device.SoundCard!.Value)}");
             device.SoundCard = null;
         },
     };
+
+    public static int JackEvent(int card) => 10 + card;
 
     /// <summary>A native DRM driver: a card and a framebuffer with each device, and both leave with it.</summary>
     static ModuleFile Display(SimulatedKernel kernel, string name, string framebuffer, Func<PciHardware, bool> table) => new(name)

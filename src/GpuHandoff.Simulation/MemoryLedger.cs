@@ -6,34 +6,77 @@ using GpuHandoff.Runs;
 namespace GpuHandoff.Simulation;
 
 /// <summary>A ledger that forgets with its owner: for the demo, for recorded machines, and for tests, which can read it.</summary>
+/// <remarks>Its diaries are the very text that lies on a disk, and are read back as that is.</remarks>
 public sealed class MemoryLedger : ILedger
 {
-    readonly Dictionary<PciAddress, Home> _homes = [];
+    readonly SortedDictionary<PciAddress, Home> homes = [];
+    readonly SortedDictionary<PciAddress, Wedge> wedges = [];
+    readonly SortedDictionary<string, string> diaries = new(StringComparer.Ordinal);
 
-    /// <summary>Every line of every run's journal, in order.</summary>
-    public IList<string> Journal { get; } = [];
+    /// <summary>The text of each card's last run.</summary>
+    public IReadOnlyDictionary<string, string> Diaries => diaries;
 
-    public ImmutableArray<Home> Homes() => [.. _homes.Values];
+    /// <summary>Told before anything is written, in words: to fail, or to end the writer.</summary>
+    public Action<string>? Before { get; set; }
 
-    public void Keep(Home home) => _homes[home.Gpu] = home;
+    public ImmutableArray<Home> Homes() => [.. homes.Values];
 
-    public void Forget(PciAddress gpu) => _homes.Remove(gpu);
+    public void Keep(Home home)
+    {
+        Before?.Invoke($"keep {home.Gpu}");
+        homes[home.Gpu] = home;
+    }
+
+    public void Forget(PciAddress gpu)
+    {
+        Before?.Invoke($"forget {gpu}");
+        homes.Remove(gpu);
+    }
 
     public IJournal Open(Plan plan)
     {
-        Journal.Add($"opens {plan.Target}");
-        return new Diary(Journal);
+        var diary = new Diary(this, $"journal-{plan.Gpus[0]}");
+        Before?.Invoke($"open {diary.Name}");
+        diaries[diary.Name] = JournalText.Opens(plan) + "\n";
+        return diary;
     }
 
-    sealed class Diary(IList<string> lines) : IJournal
+    public ImmutableArray<Unfinished> Unfinished() =>
+        [.. diaries.Select(diary => JournalText.Read(diary.Value, diary.Key)).OfType<Unfinished>()];
+
+    public void Close(Unfinished run, string how) => Add(run.Source, JournalText.Closes(how));
+
+    public ImmutableArray<Wedge> Wedges() => [.. wedges.Values];
+
+    public void Mark(Wedge wedge)
     {
-        public void Begins(int step) => lines.Add($"begins {step}");
+        Before?.Invoke($"mark {wedge.Gpu}");
+        wedges[wedge.Gpu] = wedge;
+    }
 
-        public void Ends(int step) => lines.Add($"ends {step}");
+    public void Unmark(PciAddress gpu)
+    {
+        Before?.Invoke($"unmark {gpu}");
+        wedges.Remove(gpu);
+    }
 
-        public void Undone(int step) => lines.Add($"undone {step}");
+    void Add(string diary, string line)
+    {
+        Before?.Invoke($"{diary}: {line}");
+        diaries[diary] += line + "\n";
+    }
 
-        public void Closes(Outcome outcome) => lines.Add($"closes {outcome.GetType().Name}");
+    sealed class Diary(MemoryLedger ledger, string name) : IJournal
+    {
+        public string Name => name;
+
+        public void Begins(int step) => ledger.Add(name, JournalText.Begins(step));
+
+        public void Ends(int step) => ledger.Add(name, JournalText.Ends(step));
+
+        public void Undone(int step) => ledger.Add(name, JournalText.Undone(step));
+
+        public void Closes(Outcome outcome) => ledger.Add(name, JournalText.Closes(outcome));
 
         public void Dispose()
         {

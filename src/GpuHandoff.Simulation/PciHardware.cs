@@ -25,6 +25,9 @@ public sealed record PciHardware(PciAddress Address, int Vendor, int Device, int
 
     public IReadOnlyList<(ulong Start, ulong End, ulong Flags)> Resources { get; init; } = [];
 
+    /// <summary>What is plugged into a USB controller, by its product's name.</summary>
+    public IReadOnlyList<string> UsbDevices { get; init; } = [];
+
     internal bool IsBridge => Class >> 8 == 0x0604;
     internal bool IsVga => Class >> 8 == 0x0300;
 

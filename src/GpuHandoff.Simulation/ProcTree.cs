@@ -1,3 +1,5 @@
+using GpuHandoff.Machines;
+
 namespace GpuHandoff.Simulation;
 
 /// <summary>/proc, made from the models (kernel/module/procfs.c, kernel-open/nvidia/nv-procfs.c, fs/proc/base.c).</summary>
@@ -12,6 +14,7 @@ sealed class ProcTree(SimulatedKernel kernel)
         yield return ("fb", Text(() => Lines(kernel.Consoles.Framebuffers.Select(fb => $"{fb.Index} {fb.Name}"))));
         yield return ("iomem", Text(IoMem));
         yield return ("modules", Text(() => Lines(kernel.Modules.Loaded.Select(ModuleLine))));
+        yield return ("self", Dir(static () => [("ns", Dir(() => [("pid", new LinkTo(SimulatedProcess.HostPidNamespace))]))]));
         yield return ("sys", Dir(() => [("kernel", Dir(() =>
         [
             ("osrelease", Text(() => kernel.Release)),
@@ -104,11 +107,24 @@ sealed class ProcTree(SimulatedKernel kernel)
     static IEnumerable<(string, Entry)> Process(SimulatedProcess process) =>
     [
         ("cgroup", Text(() => $"0::{process.Cgroup}")),
-        ("cmdline", Text(() => process.Name + "\0")),
+        ("cmdline", Text(() => string.Concat(process.CommandLine.Select(word => word + "\0")))),
         ("comm", Text(() => process.Name)),
-        ("fd", Dir(() => process.Open.Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))))),
-        ("maps", Text(static () => "")),
-        ("stat", Text(() => $"{process.Pid} ({process.Name}) S 1 {process.Pid} {process.Pid} 0 -1")),
+        ("fd", Dir(() => process.Open.Where(file => !file.IsOnlyMapped)
+            .Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))))),
+        ("map_files", Dir(() => Mappings(process).Select(mapped => (mapped.Range, (Entry)new HeldFile(mapped.Path, mapped.Node))))),
+        ("maps", Text(() => Lines(Mappings(process).Select(mapped => $"{mapped.Range} rw-s 00000000 {mapped.File,-26} {mapped.Path}")
+            .Append("7ffd5c1e3000-7ffd5c204000 rw-p 00000000 00:00 0                          [stack]")))),
+        ("ns", Dir(() => [("pid", new LinkTo(process.PidNamespace))])),
+        ("stat", Text(() => $"{process.Pid} ({process.Name}) S 1 {process.Pid} {process.Pid} 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started} 0 0")),
+        ("status", Text(() => $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
+    ];
+
+    /// <summary>fs/proc/task_mmu.c:show_map_vma: the device there is the file system's, not the node's.</summary>
+    static IEnumerable<(string Range, string File, string Path, DeviceNode? Node)> Mappings(SimulatedProcess process) =>
+    [
+        ("7f1c90000000-7f1c90200000", "fe:00 1835029", "/usr/lib/x86_64-linux-gnu/libc.so.6", null),
+        .. process.Open.Where(file => file.IsOnlyMapped)
+            .Select(file => ($"7f1c8a{file.Number:x3}000-7f1c8b{file.Number:x3}000", $"00:05 {430 + file.Number}", file.Path, file.Node)),
     ];
 
     static Folder Dir(Func<IEnumerable<(string, Entry)>> children) => new(children);

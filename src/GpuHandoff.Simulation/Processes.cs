@@ -12,6 +12,8 @@ public sealed class SimulatedProcess
         Pid = pid;
         Name = name;
         Cgroup = cgroup;
+        CommandLine = [name];
+        User = cgroup.StartsWith("/user.slice/", StringComparison.Ordinal) ? 1000u : 0;
     }
 
     public int Pid { get; }
@@ -21,6 +23,19 @@ public sealed class SimulatedProcess
     public string Cgroup { get; }
 
     public IReadOnlyList<OpenNode> Open => open;
+
+    public IReadOnlyList<string> CommandLine { get; set; }
+
+    /// <summary>Its user's number on the host: an unprivileged container's begin at 100000.</summary>
+    public uint User { get; set; }
+
+    /// <summary>What /proc/PID/ns/pid reads as: a container has its own.</summary>
+    public string PidNamespace { get; set; } = HostPidNamespace;
+
+    /// <summary>In clock ticks since boot (/proc/PID/stat, field 22).</summary>
+    public ulong Started { get; internal set; }
+
+    internal const string HostPidNamespace = "pid:[4026531836]";
 
     internal OpenNode Add(string path, DeviceNode? node, Action release)
     {
@@ -53,6 +68,12 @@ public sealed class OpenNode : IDisposable
 
     public DeviceNode? Node { get; }
 
+    /// <summary>The descriptor is closed, and a mapping keeps the file open (mm/mmap.c: vm_file).</summary>
+    public bool IsOnlyMapped { get; private set; }
+
+    /// <summary>mmap(2) and close(2): from now on only /proc/PID/maps shows it.</summary>
+    public void KeepOnlyItsMapping() => IsOnlyMapped = true;
+
     internal event Action? Closed;
 
     /// <summary>Gives something more back at close: a GPU registered through an open /dev/nvidia-uvm.</summary>
@@ -76,9 +97,9 @@ sealed class Processes
 
     public IEnumerable<SimulatedProcess> Running => running.Values;
 
-    public SimulatedProcess Start(string name, string cgroup)
+    public SimulatedProcess Start(string name, string cgroup, int? pid, ulong started)
     {
-        var process = new SimulatedProcess(++lastPid, name, cgroup);
+        var process = new SimulatedProcess(pid ?? ++lastPid, name, cgroup) { Started = started };
         running.Add(process.Pid, process);
         return process;
     }
@@ -90,4 +111,7 @@ sealed class Processes
             file.Dispose();
         running.Remove(process.Pid);
     }
+
+    /// <summary>It leaves /proc, and its files are closed by whoever had a copy: the caller.</summary>
+    public void Vanish(SimulatedProcess process) => running.Remove(process.Pid);
 }

@@ -45,6 +45,8 @@ public sealed class RecordedTree : IKernel
 
     public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
 
+    public string? ReadSlow(SysPath file, TimeSpan budget) => Read(file);
+
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
         : [];

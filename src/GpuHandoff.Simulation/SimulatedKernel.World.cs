@@ -7,8 +7,10 @@ namespace GpuHandoff.Simulation;
 public sealed partial class SimulatedKernel
 {
     /// <summary>A process; <paramref name="cgroup"/> as /proc/PID/cgroup has it after <c>0::</c>.</summary>
-    public SimulatedProcess StartProcess(string name, string cgroup = "/user.slice/user-1000.slice/session-2.scope") =>
-        Processes.Start(name, cgroup);
+    public SimulatedProcess StartProcess(string name, string cgroup = "/user.slice/user-1000.slice/session-2.scope", int? pid = null) =>
+        Processes.Start(name, cgroup, pid, (ulong)(Uptime.TotalSeconds * ClockTicks));
+
+    const int ClockTicks = 100;
 
     /// <summary>Ends a process; what it held is closed first.</summary>
     public void EndProcess(SimulatedProcess process)
@@ -81,6 +83,16 @@ public sealed partial class SimulatedKernel
         EndProcess(vm.Process);
     }
 
+    /// <summary>
+    /// QEMU has left /proc, and vfio is still at its devices: the last close resets them (vfio_pci_core.c:vfio_pci_core_disable).
+    /// </summary>
+    public void StopVm(SimulatedVm vm, TimeSpan teardown)
+    {
+        ArgumentNullException.ThrowIfNull(vm);
+        Processes.Vanish(vm.Process);
+        Later(teardown, () => EndProcess(vm.Process));
+    }
+
     /// <summary>Something that happens while the caller waits.</summary>
     public void Later(TimeSpan after, Action action) => clock.Later(after, action);
 
@@ -123,6 +135,7 @@ public sealed partial class SimulatedKernel
     {
         public TimeSpan Uptime => kernel.Uptime;
         public string? Read(SysPath file) => kernel.Read(file);
+        public string? ReadSlow(SysPath file, TimeSpan budget) => kernel.ReadSlow(file, budget);
         public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
         public string? Link(SysPath link) => kernel.Link(link);
         public bool Exists(SysPath path) => kernel.Exists(path);

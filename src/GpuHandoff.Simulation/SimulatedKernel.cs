@@ -34,6 +34,7 @@ public sealed partial class SimulatedKernel : IKernel
             ("sys", new SysTree(this).Root),
             ("proc", new ProcTree(this).Root),
             ("dev", DevFolder("/dev")),
+            ("etc", new Folder(() => [("passwd", new TextFile(() => Accounts))])),
         ]));
     }
 
@@ -66,6 +67,13 @@ public sealed partial class SimulatedKernel : IKernel
     /// <summary>udev loads the driver of a device that appears, by its modalias.</summary>
     public bool UdevLoadsDrivers { get; set; } = true;
 
+    /// <summary>/etc/passwd</summary>
+    public string Accounts { get; set; } = """
+        root:x:0:0:root:/root:/bin/bash
+        ollama:x:997:986::/usr/share/ollama:/bin/false
+        alice:x:1000:1000:Alice,,,:/home/alice:/bin/bash
+        """;
+
     public TimeSpan Uptime => clock.Now;
 
     internal PciBus Bus { get; }
@@ -86,6 +94,19 @@ public sealed partial class SimulatedKernel : IKernel
     // ---- reading ----
 
     public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
+
+    public string? ReadSlow(SysPath file, TimeSpan budget)
+    {
+        var device = Bus.Devices.FirstOrDefault(device => file.Text.Contains($"/{device.Address}/", StringComparison.Ordinal));
+        // The override on older kernels; what nvidia tells of a card, on all of them.
+        if (device?.LockHolder is not null && (OverrideTakesDeviceLock || file.Text.StartsWith("/proc/driver/nvidia", StringComparison.Ordinal)))
+        {
+            var since = Uptime;
+            clock.Advance(budget);
+            throw new KernelSilent($"read {file}", budget, since);
+        }
+        return Read(file);
+    }
 
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]

@@ -134,11 +134,14 @@ sealed partial class SysTree(SimulatedKernel kernel)
             [
                 ($"controlC{card0}", Dir(() => [])), ("device", new LinkTo($"../../../{hardware.Address}")),
                 ("id", Text(static () => "NVidia")), ($"pcmC{card0}D3p", Dir(() => [])),
+                ($"input{Catalogue.JackEvent(card0) + 5}", Dir(() => [($"event{Catalogue.JackEvent(card0)}", Dir(() => []))])),
             ]))]));
         }
         yield return ("subsystem", new LinkTo($"{Up(device)}bus/pci"));
         yield return ("subsystem_device", Text(() => Hex(hardware.SubsystemDevice)));
         yield return ("subsystem_vendor", Text(() => Hex(hardware.SubsystemVendor)));
+        if (device.Driver == "xhci_hcd")
+            yield return ("usb3", Dir(() => RootHub(hardware)));
         yield return ("vendor", Text(() => Hex(device.Lost ? 0xffff : hardware.Vendor)));
         foreach (var child in kernel.Bus.Devices.Where(child => child.Hardware.Behind == hardware.Address))
             yield return (child.Address.ToString(), Dir(() => Function(child)));
@@ -147,6 +150,20 @@ sealed partial class SysTree(SimulatedKernel kernel)
     static IEnumerable<(string, Entry)> CardFolders(PciDevice device, DrmCard card) =>
         ((string[])[card.Name, card.RenderName]).Select(name =>
             (name, (Entry)Dir(() => [("device", new LinkTo($"../../../{device.Address}"))])));
+
+    /// <summary>drivers/usb/core/usb.c:usb_alloc_dev: a hub's devices are folders in its own.</summary>
+    static IEnumerable<(string, Entry)> RootHub(PciHardware hardware) =>
+    [
+        ("3-0:1.0", Dir(() => [])),
+        ("bDeviceClass", Text(static () => "09")),
+        ("product", Text(static () => "xHCI Host Controller")),
+        .. hardware.UsbDevices.Select((product, port) => ($"3-{port + 1}", (Entry)Dir(() =>
+        [
+            ($"3-{port + 1}:1.0", Dir(() => [])),
+            ("bDeviceClass", Text(static () => "00")),
+            ("product", Text(() => product)),
+        ]))),
+    ];
 
     static IEnumerable<(string, Entry)> Adapter(PciDevice device) =>
     [

@@ -11,8 +11,8 @@ static class Program
     static int Main(string[] arguments)
     {
         // Before anything else: a hand has one job, and is waited for.
-        if (arguments is [Hand.Argument])
-            return Hand.Serve();
+        if (arguments is [Hand.Argument, .. var rest])
+            return Hand.Serve(rest);
         // A reader that goes away (a closed task window, head -1) must not end a hand-over halfway.
         Output.IgnoreBrokenPipes();
         try

@@ -1,4 +1,6 @@
+using System.Collections.Immutable;
 using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
@@ -19,6 +21,8 @@ sealed class Desk(SimulatedKernel kernel)
 
     public MemoryLedger Ledger { get; } = new();
 
+    public MemoryLocks.Table Locks { get; } = new();
+
     public Memo Memo { get; } = new();
 
     /// <summary>Everything that a hand-over could change, but for modules that may stay.</summary>
@@ -33,7 +37,17 @@ sealed class Desk(SimulatedKernel kernel)
         .Select(line => line.StartsWith("framebuffer", StringComparison.Ordinal) ? $"framebuffer {line.Split(' ', 3)[2]}" : line)
         .Order(StringComparer.Ordinal));
 
-    public Machine Survey(Target? target = null) => Surveyor.Survey(Kernel, Ledger.Homes(), target);
+    public Machine Survey(Target? target = null) => Surveyor.Survey(Kernel, Ledger.Homes(), target, Ledger.Wedges());
+
+    /// <summary>One run as the command line makes it, from the choice of the card to the end.</summary>
+    public Ending HandOver(Target target, string? gpu = null, Policy? policy = null, CancellationToken stop = default) =>
+        Turn().HandOver(target, gpu, policy ?? Policy.Default, stop);
+
+    public ImmutableArray<Ending> Recover() => Turn().Recover(Policy.Default, wait: true, CancellationToken.None);
+
+    /// <summary>A process that runs gpu-handoff on this host.</summary>
+    public Turn Turn(int pid = 9000, IKernel? through = null) =>
+        new(through ?? Kernel, Ledger, new MemoryLocks(Locks, $"{pid} gpu-handoff"), Memo);
 
     public Answer Plan(Target target, string? gpu = null, Policy? policy = null)
     {

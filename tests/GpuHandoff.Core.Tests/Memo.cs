@@ -11,6 +11,10 @@ sealed class Memo : IWitness
 
     public IReadOnlyList<string> Lines => _lines;
 
+    public void Waits(string what) => _lines.Add($"waits {what}");
+
+    public void Begins(Plan plan) => _lines.Add($"plan {plan.Summary}");
+
     public void PhaseBegins(Phase phase) => _lines.Add($"phase {phase.Name}");
 
     public void StepBegins(Step step) => _lines.Add($"begins {step.Say()}");

@@ -24,7 +24,7 @@ public sealed class FileLedgerTests : IDisposable
     [Fact]
     public void What_is_kept_is_read_back_as_it_was()
     {
-        var ledger = new FileLedger(_folder["state"]);
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
         ledger.Homes().ShouldBeEmpty();
         ledger.Keep(_home);
         ledger.Keep(_home with { BootId = "boot-2" });
@@ -43,7 +43,7 @@ public sealed class FileLedgerTests : IDisposable
     [Fact]
     public void Only_its_owner_may_read_it()
     {
-        var ledger = new FileLedger(_folder["state"]);
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
         ledger.Keep(_home);
         File.GetUnixFileMode(_folder["state"]).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         File.GetUnixFileMode(Directory.GetFiles(_folder["state"]).ShouldHaveSingleItem())
@@ -60,7 +60,7 @@ public sealed class FileLedgerTests : IDisposable
     [InlineData("\u0000\u0001\u0002")]
     public void A_damaged_record_is_told_with_its_path_and_the_way_out_and_is_not_overwritten(string text)
     {
-        var ledger = new FileLedger(_folder["state"]);
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
         ledger.Keep(_home);
         var path = Directory.GetFiles(_folder["state"]).Single();
         File.WriteAllText(path, text);
@@ -75,7 +75,7 @@ public sealed class FileLedgerTests : IDisposable
     [Fact]
     public void A_folder_that_others_may_write_is_not_trusted()
     {
-        var ledger = new FileLedger(_folder["state"]);
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
         ledger.Keep(_home);
         File.SetUnixFileMode(_folder["state"], (UnixFileMode)Convert.ToInt32("777", 8));
         Should.Throw<LedgerRefused>(() => ledger.Homes()).Hint.ShouldContain("chmod 0700");
@@ -87,14 +87,14 @@ public sealed class FileLedgerTests : IDisposable
     {
         Directory.CreateDirectory(_folder["elsewhere"]);
         Directory.CreateSymbolicLink(_folder["state"], _folder["elsewhere"]);
-        Should.Throw<LedgerRefused>(() => new FileLedger(_folder["state"]).Keep(_home));
+        Should.Throw<LedgerRefused>(() => new FileLedger(_folder["state"], _folder["run"]).Keep(_home));
         Directory.GetFiles(_folder["elsewhere"]).ShouldBeEmpty();
     }
 
     [Fact]
     public void The_journal_tells_the_plan_and_every_step_and_the_last_one_is_kept()
     {
-        var ledger = new FileLedger(_folder["state"]);
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
         var plan = new Plan(Target.Vfio, [_gpu], "a plan", [new("bind", [new Rebind(_gpu, new("nvidia"), Owner.VfioKept)])]);
         using (var first = ledger.Open(plan))
             first.Begins(0);
@@ -104,11 +104,73 @@ public sealed class FileLedgerTests : IDisposable
             journal.Undone(0);
             journal.Closes(new Outcome.RolledBack("because", null));
         }
-        var lines = File.ReadAllLines(_folder["state/journal"]);
+        var lines = File.ReadAllLines(_folder["state/journal-0000:01:00.0"]);
         lines[0].ShouldStartWith("{\"journal\":1,\"plan\":{\"target\":\"vfio\",\"gpus\":[\"0000:01:00.0\"]");
         lines[0].ShouldContain("\"step\":\"rebind\"");
         lines[1..].ShouldBe(["{\"begins\":0}", "{\"undone\":0}", "{\"closes\":\"rolled-back\"}"]);
-        File.ReadAllLines(_folder["state/journal.previous"])[1..].ShouldBe(["{\"begins\":0}"]);
+        File.ReadAllLines(_folder["state/journal-0000:01:00.0.previous"])[1..].ShouldBe(["{\"begins\":0}"]);
+    }
+
+    [Fact]
+    public void A_run_that_did_not_write_its_end_is_found_with_the_steps_that_it_had_begun()
+    {
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
+        ledger.Unfinished().ShouldBeEmpty();
+        var plan = new Plan(Target.Vfio, [_gpu], "a plan", [new("bind", [new LoadModule("vfio_pci", []), new Rebind(_gpu, new("nvidia"), Owner.VfioKept)])])
+        {
+            BootId = "boot-1",
+        };
+        using (var journal = ledger.Open(plan))
+        {
+            journal.Begins(0);
+            journal.Ends(0);
+            journal.Begins(1);
+            ledger.Unfinished().ShouldHaveSingleItem().Begun.ShouldBe([0, 1]);
+            journal.Undone(1);
+        }
+        // A line that the power cut off.
+        File.AppendAllText(_folder["state/journal-0000:01:00.0"], "{\"begi");
+
+        var run = ledger.Unfinished().ShouldHaveSingleItem();
+
+        run.Begun.ShouldBe([0]);
+        run.Plan.BootId.ShouldBe("boot-1");
+        run.Plan.Steps().Select(s => s.Say()).ShouldBe(plan.Steps().Select(s => s.Say()));
+        ledger.Close(run, "recovered");
+        ledger.Unfinished().ShouldBeEmpty();
+        File.ReadAllLines(_folder["state/journal-0000:01:00.0"])[^1].ShouldBe("{\"closes\":\"recovered\"}");
+    }
+
+    [Theory]
+    [InlineData("nonsense\n", 1)]
+    [InlineData("{\"journal\":9,\"plan\":{}}\n", 1)]
+    [InlineData("{\"journal\":1,\"plan\":{\"target\":\"vfio\",\"gpus\":[],\"summary\":\"\",\"phases\":[]}}\n", 1)]
+    [InlineData("{\"journal\":1,\"plan\":{\"target\":\"vfio\",\"gpus\":[\"0000:01:00.0\"],\"summary\":\"\",\"phases\":[]}}\n{\"begins\":0}\n", 2)]
+    [InlineData("{\"journal\":1,\"plan\":{\"target\":\"vfio\",\"gpus\":[\"0000:01:00.0\"],\"summary\":\"\",\"phases\":[]}}\n{\"eats\":0}\n", 2)]
+    public void A_journal_that_nobody_wrote_so_is_told_with_its_path_and_line_and_left_alone(string text, int line)
+    {
+        Directory.CreateDirectory(_folder["state"], UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        var path = _folder["state/journal-0000:01:00.0"];
+        File.WriteAllText(path, text);
+
+        var refused = Should.Throw<LedgerRefused>(() => new FileLedger(_folder["state"], _folder["run"]).Unfinished());
+
+        refused.Message.ShouldContain($"{path}, line {line}:");
+        refused.Hint.ShouldContain("rm");
+        File.ReadAllText(path).ShouldBe(text);
+    }
+
+    [Fact]
+    public void A_mark_for_a_stuck_card_is_read_back_and_can_be_taken_off()
+    {
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
+        var wedge = new Wedge("boot-1", _gpu, "write \"x\" to unbind", TimeSpan.FromSeconds(812), new(4211, 77, "state D"), ["one", "two"]);
+        ledger.Mark(wedge);
+        var read = ledger.Wedges().ShouldHaveSingleItem();
+        (read with { NotUndone = [] }).ShouldBe(wedge with { NotUndone = [] });
+        read.NotUndone.ShouldBe(wedge.NotUndone);
+        ledger.Unmark(_gpu);
+        ledger.Wedges().ShouldBeEmpty();
     }
 
     [Fact]

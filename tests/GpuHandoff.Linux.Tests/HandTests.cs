@@ -57,10 +57,44 @@ public sealed class HandTests : IDisposable
 
         var silent = Should.Throw<KernelSilent>(() => kernel.Write(new(_folder["fifo"]), "x", TimeSpan.FromMilliseconds(300)));
         silent.Call.ShouldContain(_folder["fifo"]);
+        var process = silent.Process.ShouldNotBeNull("whoever is told that a call hangs is told in which process");
+        process.Where.ShouldStartWith("state ");
+        process.Started.ShouldBeGreaterThan(0ul);
+        File.ReadAllText($"/proc/{process.Pid}/cmdline").ShouldContain("--hand");
         Should.Throw<KernelSilent>(() => kernel.Write(new("/dev/null"), "x", _plenty));
 
         hand.Dispose();
         clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(10), "neither the call nor letting the hand go may wait for it");
+        // Let it go, or it would outlive the tests.
+        using var reader = new FileStream(_folder["fifo"], FileMode.Open, FileAccess.Read);
+    }
+
+    [Fact]
+    public void A_slow_read_that_never_returns_is_silent_and_one_that_does_tells_what_is_there()
+    {
+        using var hand = Start();
+        var kernel = new LinuxKernel(hand);
+        File.WriteAllText(_folder["override"], "vfio-pci\n");
+        kernel.ReadSlow(new(_folder["override"]), _plenty).ShouldBe("vfio-pci");
+        kernel.ReadSlow(new(_folder["nosuch"]), _plenty).ShouldBeNull();
+        File.WriteAllText(_folder["empty"], "");
+        kernel.ReadSlow(new(_folder["empty"]), _plenty).ShouldBe("");
+    }
+
+    [Fact]
+    public void A_hand_that_was_killed_is_replaced_by_another()
+    {
+        File.WriteAllText(_folder["file"], "");
+        using var hand = Start();
+        var kernel = new LinuxKernel(hand);
+        kernel.Write(new(_folder["file"]), "one", _plenty);
+        foreach (var process in Process.GetProcessesByName("gpu-handoff").Where(p => hand.Is(p.Id)))
+        {
+            process.Kill();
+            process.WaitForExit();
+        }
+        kernel.Write(new(_folder["file"]), "two", _plenty);
+        File.ReadAllText(_folder["file"]).ShouldBe("two");
     }
 
     [Fact]

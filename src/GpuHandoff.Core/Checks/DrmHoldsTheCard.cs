@@ -18,7 +18,7 @@ static class DrmHoldsTheCard
                     drm.RefCount is null ? "this kernel cannot unload modules" : $"nvidia_drm has {drm.Users()} users",
                     .. q.Machine.Users.Where(u => u.Path.Contains("/dri/", StringComparison.Ordinal)).Select(u => u.ToString()),
                 ],
-                "end the display server on the NVIDIA cards and try again")]
+                q.Machine.Users.Any(u => u.KeepsASession()) ? GpuIsInUse.EndTheSession : "end the display server on the NVIDIA cards and try again")]
             : []);
 
     /// <summary>Whether nvidia_drm has to be unloaded around the unbind of a single card.</summary>

@@ -19,46 +19,63 @@ static class GpuIsInUse
 
     static IEnumerable<Finding> StackInUse(Question q)
     {
-        var users = UsersOf(q, n => n.Path.StartsWith("/dev/nvidia", StringComparison.Ordinal)).Concat(
-            UsersOf(q, n => n.Path.StartsWith("/dev/dri", StringComparison.Ordinal))).ToImmutableArray();
+        var users = UsersOf(q, q.Machine.Nodes.Concat(q.Gpu.Display().Nodes));
         // A count without a process is a kernel user, a descriptor in flight, or a module's own hold on another.
         var counted = NvidiaStack.Loaded(q.Machine).Where(m => m.Users() > 0)
             .Where(m => m.Name is not ("nvidia" or "nvidia_modeset") || !NvidiaStack.DrmHoldsModules(q.Machine))
             .Select(m => $"module {m.Name} has {m.Users()} users that are no modules").ToImmutableArray();
-        return users is [] && counted is [] ? [] : [InUse(q, [.. users, .. counted])];
+        return users is [] && counted is [] ? [] : [InUse(q, [.. Lines(users), .. counted, .. NotSeen(q, users)], HintFor(users))];
     }
 
     static IEnumerable<Finding> CardInUse(Question q)
     {
-        var users = UsersOf(q, n => n.Path == $"/dev/nvidia{q.Gpu.Minor}" || q.Gpu.Functions.Any(f => f.Nodes.Contains(n)))
-            .ToImmutableArray();
+        var users = UsersOf(q, q.Machine.Nodes.Where(n => n.Path == $"/dev/nvidia{q.Gpu.Minor}").Concat(q.Gpu.Display().Nodes));
         if (users is not [])
-            return [InUse(q, users)];
+            return [InUse(q, Lines(users), HintFor(users))];
         // nvidia_drm with modeset=1 is a kernel user of its own: it goes first, or the counts show that it is the only one.
-        return q.Gpu.Display().Interrupts == 0 || NvidiaStack.DrmHoldsModules(q.Machine)
-            ? []
-            : [InUse(q,
-                [$"nvidia has {q.Gpu.Display().Interrupts} interrupts for {q.Gpu.Address}, and no process shows a node of it open"],
-                "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell")];
+        if (q.Gpu.Display().Interrupts == 0 || NvidiaStack.DrmHoldsModules(q.Machine))
+            return [];
+        // Through these a card is used as well, and they do not say which one (nv.c:nvidia_dev_get_uuid, NVKMS clients).
+        var maybe = UsersOf(q, q.Machine.Nodes.Where(n => n.Path is "/dev/nvidia-uvm" or "/dev/nvidia-modeset" or "/dev/nvidiactl"));
+        return
+        [
+            InUse(
+                q,
+                [
+                    $"nvidia has {q.Gpu.Display().Interrupts} interrupts for {q.Gpu.Address}, and no process shows a node of it open",
+                    .. Lines(maybe).Select(line => $"maybe {line}"),
+                    .. NotSeen(q, users),
+                ],
+                "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell"),
+        ];
     }
 
     static IEnumerable<Finding> NodesInUse(Question q, string hint)
     {
-        var users = UsersOf(q, q.Gpu.Display().Nodes.Contains).ToImmutableArray();
-        return users is []
-            ? []
-            : [new("gpu-in-use", $"{q.Gpu} is in use", users, hint)];
+        var users = UsersOf(q, q.Gpu.Display().Nodes);
+        return users is [] ? [] : [InUse(q, Lines(users), HintFor(users, hint))];
     }
 
-    static Finding InUse(Question q, ImmutableArray<string> evidence, string? hint = null) => new(
-        "gpu-in-use",
-        $"{q.Gpu} is in use",
-        evidence,
-        hint ?? "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced) and try again");
+    static Finding InUse(Question q, ImmutableArray<string> evidence, string hint) =>
+        new("gpu-in-use", $"{q.Gpu} is in use", evidence, hint);
 
-    static IEnumerable<string> UsersOf(Question q, Func<NamedNode, bool> which)
+    static string HintFor(
+        ImmutableArray<GpuUser> users, string hint = "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced) and try again") =>
+        users.Any(u => u.KeepsASession()) ? EndTheSession : hint;
+
+    /// <summary>logind and PID 1 hold a card for others and let go with them: stopping these two would end the machine's work.</summary>
+    public const string EndTheSession =
+        "end the graphical session (stop the display manager, or loginctl terminate-session): systemd-logind keeps the card open for it";
+
+    static ImmutableArray<GpuUser> UsersOf(Question q, IEnumerable<NamedNode> nodes)
     {
-        var nodes = q.Machine.Nodes.Concat(q.Gpu.Functions.SelectMany(f => f.Nodes)).Where(which).ToImmutableArray();
-        return q.Machine.Users.Where(u => nodes.Any(n => n.Node.IsSameDevice(u.Node))).Select(u => u.ToString()).Distinct();
+        var wanted = nodes.ToList();
+        return [.. q.Machine.Users.Where(u => wanted.Exists(n => n.Node.IsSameDevice(u.Node)))];
     }
+
+    static ImmutableArray<string> Lines(ImmutableArray<GpuUser> users) => [.. users.Select(u => u.ToString()).Distinct()];
+
+    static IEnumerable<string> NotSeen(Question q, ImmutableArray<GpuUser> users) => users is []
+        ? q.Machine.Unseen.Select(pid => $"process {pid} cannot be looked at, the kernel does not answer: it may be the one")
+        : [];
 }

@@ -7,6 +7,7 @@ public static class Rules
 {
     public static ImmutableArray<Check> All { get; } =
     [
+        GpuIsWedged.Check,
         IommuOff.Check,
         VfioMissing.Check,
         GroupIsShared.Check,

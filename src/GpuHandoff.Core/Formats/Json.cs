@@ -15,6 +15,7 @@ namespace GpuHandoff.Formats;
 [JsonSerializable(typeof(Plan))]
 [JsonSerializable(typeof(Home))]
 [JsonSerializable(typeof(Machine))]
+[JsonSerializable(typeof(Wedge))]
 public sealed partial class Json : JsonSerializerContext
 {
     /// <summary>For eyes and scripts, not for web pages: an arrow stays an arrow.</summary>

@@ -39,5 +39,8 @@ public sealed record Policy
     /// <summary>Take to the host's driver what was on vfio-pci before we came.</summary>
     public bool Claim { get; init; }
 
+    /// <summary>How long a return waits for a VM that still has the card. Nothing is begun before it has let go.</summary>
+    public TimeSpan Patience { get; init; } = TimeSpan.FromSeconds(30);
+
     public Limits Limits { get; init; } = Limits.Default;
 }

@@ -16,6 +16,12 @@ public interface IKernel
     /// <summary>The text of a file without its last newline; null where there is no such file.</summary>
     string? Read(SysPath file);
 
+    /// <summary>
+    /// The same of a file whose reading may wait for a device's lock: an override on kernels that take the lock for it
+    /// (drivers/base/driver.c:driver_set_override before 6.12.94), or what nvidia tells of a card.
+    /// </summary>
+    string? ReadSlow(SysPath file, TimeSpan budget);
+
     /// <summary>The names in a folder in ordinal order; empty where there is no such folder.</summary>
     IReadOnlyList<string> List(SysPath folder);
 
@@ -27,6 +33,25 @@ public interface IKernel
 
     /// <summary>The character device behind a path, links followed; null where there is none.</summary>
     DeviceNode? NodeAt(SysPath path);
+
+    /// <summary>The character devices that the entries of a folder lead to, under the entries' own paths.</summary>
+    /// <remarks>For /proc/PID/fd: a busy machine has hundreds of thousands of entries there, and nearly none is a device.</remarks>
+    IReadOnlyList<NamedNode> NodesIn(SysPath folder) =>
+    [
+        .. from name in List(folder)
+           let node = NodeAt(folder / name)
+           where node is not null
+           select new NamedNode((folder / name).Text, node),
+    ];
+
+    /// <summary>Makes looks that only read, and do not depend on each other: several at a time, where that is quicker.</summary>
+    /// <returns>Those that were given up, because the kernel did not answer.</returns>
+    IReadOnlyList<int> Look(int count, Action<int> look)
+    {
+        for (var i = 0; i < count; i++)
+            look(i);
+        return [];
+    }
 
     /// <summary>Writes <paramref name="text"/> with a single write(2), as sysfs wants it.</summary>
     void Write(SysPath file, string text, TimeSpan budget);

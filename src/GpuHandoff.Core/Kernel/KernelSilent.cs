@@ -14,4 +14,18 @@ public sealed class KernelSilent(string call, TimeSpan waited, TimeSpan since)
 
     /// <summary>When it was asked, as time since boot.</summary>
     public TimeSpan Since { get; } = since;
+
+    /// <summary>The process that is still in the call; null where it is not known.</summary>
+    public LeftBehind? Process { get; init; }
+}
+
+/// <summary>A process of ours that the kernel does not let go.</summary>
+/// <param name="Started">As /proc/PID/stat tells it, so that a later process with the same number is not taken for it.</param>
+/// <param name="Where">
+/// What the kernel shows of it, for a person. No decision hangs on it: nvidia's wait shows S, R or D
+/// (nvidia/nv-time.h:nv_sleep_ms).
+/// </param>
+public sealed record LeftBehind(int Pid, ulong Started, string Where)
+{
+    public override string ToString() => Where.Length == 0 ? $"process {Pid}" : $"process {Pid}, {Where}";
 }

@@ -4,5 +4,35 @@ namespace GpuHandoff.Machines;
 /// <param name="Path">The node as the process sees it.</param>
 public sealed record GpuUser(int Pid, string Command, string Path, DeviceNode Node)
 {
-    public override string ToString() => $"{Pid} {Command} ({Path})";
+    public Belonging Of { get; init; } = new();
+
+    /// <summary>When the process began, in clock ticks since boot: a PID alone may be somebody else's by now.</summary>
+    /// <remarks>fs/proc/array.c:do_task_stat, field 22.</remarks>
+    public ulong Started { get; init; }
+
+    /// <summary>What an interpreter runs: <c>python3</c> alone says little.</summary>
+    public string? Script { get; init; }
+
+    /// <summary>Its descriptor is closed and its mapping is left: that holds the device just as well.</summary>
+    public bool Mapped { get; init; }
+
+    /// <summary>It lives in another PID namespace: in a container, whosever that is.</summary>
+    public bool Apart { get; init; }
+
+    /// <summary>logind keeps a session's DRM nodes open, and leaves copies of them with PID 1 (logind-session-device.c).</summary>
+    public bool KeepsASession() => Pid == 1 || Of.Unit == "systemd-logind.service";
+
+    public override string ToString() =>
+        $"{Pid} {Command}{(Script is null ? "" : $" {Script}")} ({Path}{(Mapped ? ", mapped" : "")}){Whose()}";
+
+    string Whose() => this switch
+    {
+        { Of.Vm: { } vm } => $" VM {vm}",
+        { Of.Container: { } container } => $" in {container}",
+        { Of.Unit: null, Apart: true } => " in a container (other namespaces)",
+        { Of: { User: { } user, Unit: { } unit } } => $" user {user}, {unit}",
+        { Of.User: { } user } => $" user {user}",
+        { Of.Unit: { } unit } => $" {unit}",
+        _ => "",
+    };
 }

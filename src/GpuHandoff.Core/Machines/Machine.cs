@@ -36,8 +36,17 @@ public sealed record Machine(string BootId, string Release)
     /// <summary>Processes with a GPU's node open. Only looked for where a module's count says that there are any.</summary>
     public ImmutableArray<GpuUser> Users { get; init; } = [];
 
+    /// <summary>Processes that the kernel did not let us look at in time: a stuck one may keep its lock for ever.</summary>
+    public ImmutableArray<int> Unseen { get; init; } = [];
+
+    /// <summary>Null where vfio-pci has none of these functions, or does not count.</summary>
+    public VfioUse? Vfio { get; init; }
+
     /// <summary>Homes from this boot.</summary>
     public ImmutableArray<Home> Homes { get; init; } = [];
+
+    /// <summary>Calls of this boot that never came back.</summary>
+    public ImmutableArray<Wedge> Wedges { get; init; } = [];
 
     /// <summary>The kernel in a sentence; a recording may lack its release.</summary>
     public string Kernel() => Release is "" ? "(release not known)" : Release;
@@ -48,6 +57,8 @@ public sealed record Machine(string BootId, string Release)
     public IEnumerable<Gpu> NvidiaGpus() => Gpus.Where(g => g.IsNvidia());
 
     public Home? HomeOf(Gpu gpu) => Homes.FirstOrDefault(h => h.Gpu == gpu.Address);
+
+    public Wedge? WedgeOf(Gpu gpu) => Wedges.FirstOrDefault(w => w.Gpu.SharesSlotWith(gpu.Address));
 
     public IEnumerable<PciFunction> Functions() => Gpus.SelectMany(g => g.Functions.Concat(g.Neighbours)).DistinctBy(f => f.Address);
 }

@@ -25,8 +25,17 @@ public sealed record PciFunction(PciAddress Address, PciId Id, PciClass Class, O
     /// <remarks>nvidia/nv.c:nv_start_device, nv_stop_device.</remarks>
     public int Interrupts { get; init; }
 
-    /// <summary>The DRM, ALSA and vfio nodes that belong to this function alone.</summary>
+    /// <summary>The DRM, frame buffer, ALSA, i2c and vfio nodes of this function. Who has one open keeps its driver.</summary>
     public ImmutableArray<NamedNode> Nodes { get; init; } = [];
+
+    /// <summary>
+    /// Nodes that the kernel takes from whoever has them open, the jacks of a sound card: no reason to wait, and to stop nobody.
+    /// </summary>
+    /// <remarks>drivers/input/evdev.c:evdev_disconnect hangs their readers up.</remarks>
+    public ImmutableArray<NamedNode> YieldingNodes { get; init; } = [];
+
+    /// <summary>What is plugged into this USB controller, hubs left out: <c>3-1 Logitech USB Receiver</c>.</summary>
+    public ImmutableArray<string> Plugged { get; init; } = [];
 
     public bool IsOnVfio() => Owner.Driver == Owner.Vfio;
 

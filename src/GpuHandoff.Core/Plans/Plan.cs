@@ -11,6 +11,9 @@ public sealed record Phase(string Name, ImmutableArray<Step> Steps);
 /// <summary>What to do, as pure data: printable, storable, explainable. The unit of a step is the unit of reversion.</summary>
 public sealed record Plan(Target Target, ImmutableArray<PciAddress> Gpus, string Summary, ImmutableArray<Phase> Phases)
 {
+    /// <summary>The boot that it was made in. In another one nothing of it holds.</summary>
+    public string BootId { get; init; } = "";
+
     /// <summary>What the reader should know, and what keeps no step from running.</summary>
     public ImmutableArray<string> Notes { get; init; } = [];
 

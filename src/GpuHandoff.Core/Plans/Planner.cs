@@ -12,6 +12,10 @@ public static class Planner
 {
     public static Answer Plan(Machine machine, Goal goal, Policy policy)
     {
+        // Before all else, and even where the goal looks met: what is known of such a card may be anything.
+        var wedged = goal.Gpus.Select(g => GpuIsWedged.Find(machine, g)).OfType<Finding>().ToImmutableArray();
+        if (wedged is not [])
+            return new Answer.Refused(Cannot(goal), wedged);
         var way = Way(machine, goal, policy);
         var findings =
             (from gpu in goal.Gpus
@@ -22,15 +26,13 @@ public static class Planner
              from finding in check.Find(question)
              select finding).DistinctBy(f => (f.Code, f.What)).ToImmutableArray();
         if (findings is not [])
-        {
-            return new Answer.Refused(
-                goal.Target == Target.Vfio
-                    ? $"cannot hand {Names(goal.Gpus)} over to {Owner.Vfio}"
-                    : $"cannot hand {Names(goal.Gpus)} back to the host",
-                findings);
-        }
+            return new Answer.Refused(Cannot(goal), findings);
         return new Answer.Planned(goal.Target == Target.Vfio ? Out(machine, goal, policy, way) : Back(machine, goal, policy));
     }
+
+    static string Cannot(Goal goal) => goal.Target == Target.Vfio
+        ? $"cannot hand {Names(goal.Gpus)} over to {Owner.Vfio}"
+        : $"cannot hand {Names(goal.Gpus)} back to the host";
 
     /// <summary>How NVIDIA's driver is made to let go.</summary>
     static FreeBy Way(Machine machine, Goal goal, Policy policy)
@@ -113,6 +115,7 @@ public static class Planner
             ? $"{names} is on {Owner.Vfio} already: nothing to do"
             : $"hand {names} over to {Owner.Vfio}{How(machine, goal, onNvidia, way)}", phases.Build())
         {
+            BootId = machine.BootId,
             Notes = notes.ToImmutable(),
             Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy)).OfType<Home>()],
         };
@@ -196,6 +199,7 @@ public static class Planner
             ? $"{names} is on the host's drivers already: nothing to do"
             : $"hand {names} back to the host", phases.Build())
         {
+            BootId = machine.BootId,
             Notes = notes.ToImmutable(),
             Forget = [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)],
         };

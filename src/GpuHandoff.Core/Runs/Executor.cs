@@ -28,7 +28,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
 
         using var journal = ledger.Open(plan);
         var outcome = Forward(plan, journal, stop);
-        try
+        WriteDown(() =>
         {
             switch (outcome)
             {
@@ -42,13 +42,46 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                     break;
             }
             journal.Closes(outcome);
+        });
+        Mark(plan, outcome);
+        return outcome;
+    }
+
+    /// <summary>Undoes what a run that never ended had begun, as that run would have done itself.</summary>
+    public Outcome TakeBack(Unfinished run)
+    {
+        var steps = run.Plan.Steps().ToList();
+        foreach (var index in run.Begun)
+            _begun.Push((index, steps[index]));
+        var outcome = Back("an earlier run did not end", null, journal: null);
+        if (outcome is Outcome.RolledBack)
+            ledger.Close(run, "taken-back");
+        Mark(run.Plan, outcome);
+        return outcome;
+    }
+
+    /// <summary>The machine is what counts, and it is where the outcome says; a record that stays is looked at again next time.</summary>
+    void WriteDown(Action write)
+    {
+        try
+        {
+            write();
         }
         catch (LedgerRefused refused)
         {
-            // The machine is what counts, and it is where the outcome says; a record that stays is looked at again next time.
             witness.Warns($"{refused.Message}; {refused.Hint}");
         }
-        return outcome;
+    }
+
+    void Mark(Plan plan, Outcome outcome)
+    {
+        if (outcome is not Outcome.Stuck { Call: { } silent } stuck)
+            return;
+        foreach (var gpu in plan.Gpus)
+        {
+            WriteDown(() => ledger.Mark(new(
+                plan.BootId, gpu, silent.Call, silent.Since, silent.Process, [.. stuck.NotUndone.Select(s => s.Say())])));
+        }
     }
 
     void PutBack(PciAddress gpu, Home? before)
@@ -108,8 +141,12 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                 }
                 catch (KernelSilent silent)
                 {
-                    witness.StepFails(step, silent.Message);
-                    return Silence(new(step, silent.Message));
+                    return Silence(step, silent);
+                }
+                // A mistake of ours must not leave a card between two drivers.
+                catch (Exception mistake)
+                {
+                    return Back(step, $"this is a bug of gpu-handoff: {mistake.GetType().Name}: {mistake.Message}", journal);
                 }
                 index++;
             }
@@ -132,7 +169,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
     }
 
     /// <summary>Undoes what was begun, newest first, and goes on past an undo that fails.</summary>
-    Outcome Back(string what, Failure? cause, IJournal journal)
+    Outcome Back(string what, Failure? cause, IJournal? journal)
     {
         var failures = ImmutableArray.CreateBuilder<Failure>();
         if (cause is not null)
@@ -147,26 +184,27 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             {
                 if (undo.Look(kernel) != Position.There)
                     Reach(undo);
-                journal.Undone(begun.Index);
+                journal?.Undone(begun.Index);
             }
             catch (LedgerRefused refused)
             {
                 // Undone it is; that nobody wrote it down is told with the rest.
                 failures.Add(new(undo, refused.Message));
             }
-            catch (KernelRefused refused)
-            {
-                witness.StepFails(undo, refused.Message);
-                failures.Add(new(undo, refused.Message));
-                left.Add(begun.Step);
-            }
             catch (KernelSilent silent)
             {
                 witness.StepFails(undo, silent.Message);
                 failures.Add(new(undo, silent.Message));
                 left.Add(begun.Step);
-                left.AddRange(_begun.Select(b => b.Step).Where(s => s.Undo() is not null));
-                return new Outcome.Stuck(what, Silent: true, failures.ToImmutable(), left.ToImmutable());
+                left.AddRange(Undoable());
+                return new Outcome.Stuck(what, Silent: true, failures.ToImmutable(), left.ToImmutable()) { Call = silent };
+            }
+            catch (Exception refused)
+            {
+                var reason = refused is KernelRefused ? refused.Message : $"this is a bug of gpu-handoff: {refused.GetType().Name}: {refused.Message}";
+                witness.StepFails(undo, reason);
+                failures.Add(new(undo, reason));
+                left.Add(begun.Step);
             }
         }
         return left.Count == 0
@@ -174,6 +212,11 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             : new Outcome.Stuck(what, Silent: false, failures.ToImmutable(), left.ToImmutable());
     }
 
-    Outcome.Stuck Silence(Failure failure) =>
-        new($"{failure.Step.Say()}: no answer from the kernel", Silent: true, [failure], [.. _begun.Select(b => b.Step).Where(s => s.Undo() is not null)]);
+    Outcome.Stuck Silence(Step step, KernelSilent silent)
+    {
+        witness.StepFails(step, silent.Message);
+        return new($"{step.Say()}: no answer from the kernel", Silent: true, [new(step, silent.Message)], [.. Undoable()]) { Call = silent };
+    }
+
+    IEnumerable<Step> Undoable() => _begun.Select(b => b.Step).Where(s => s.Undo() is not null);
 }

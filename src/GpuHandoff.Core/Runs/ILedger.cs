@@ -14,7 +14,21 @@ public interface ILedger
 
     void Forget(PciAddress gpu);
 
+    /// <summary>A diary for this plan, in the place of the last one for its first card.</summary>
     IJournal Open(Plan plan);
+
+    /// <summary>Runs that never wrote their end, of any boot: killed, crashed, or at work now.</summary>
+    ImmutableArray<Unfinished> Unfinished();
+
+    /// <summary>Ends another run's diary: what there was to do has been done.</summary>
+    void Close(Unfinished run, string how);
+
+    /// <summary>Every mark, of any boot.</summary>
+    ImmutableArray<Wedge> Wedges();
+
+    void Mark(Wedge wedge);
+
+    void Unmark(PciAddress gpu);
 }
 
 /// <summary>One run's diary: what is about to be done is written before it is done.</summary>
@@ -28,3 +42,8 @@ public interface IJournal : IDisposable
 
     void Closes(Outcome outcome);
 }
+
+/// <summary>A run that never wrote its end.</summary>
+/// <param name="Begun">The numbers of the steps that were begun and not undone, oldest first.</param>
+/// <param name="Source">Where its diary is, for a person and for closing it.</param>
+public sealed record Unfinished(Plan Plan, ImmutableArray<int> Begun, string Source);

@@ -6,6 +6,11 @@ namespace GpuHandoff.Runs;
 /// <summary>Whoever watches a run: a terminal, a task log, a test. It may not disturb.</summary>
 public interface IWitness
 {
+    /// <summary>Something has to end first: another run, a VM.</summary>
+    void Waits(string what);
+
+    void Begins(Plan plan);
+
     void PhaseBegins(Phase phase);
 
     void StepBegins(Step step);

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using GpuHandoff.Kernel;
 using GpuHandoff.Steps;
 
 namespace GpuHandoff.Runs;
@@ -18,5 +19,9 @@ public abstract record Outcome
     /// <summary>A person is needed: a call that does not return, or an undo that failed.</summary>
     /// <param name="Silent">Whether the kernel still has a call of ours.</param>
     /// <param name="NotUndone">What stayed changed, newest first.</param>
-    public sealed record Stuck(string What, bool Silent, ImmutableArray<Failure> Failures, ImmutableArray<Step> NotUndone) : Outcome;
+    public sealed record Stuck(string What, bool Silent, ImmutableArray<Failure> Failures, ImmutableArray<Step> NotUndone) : Outcome
+    {
+        /// <summary>The call that the kernel still has.</summary>
+        public KernelSilent? Call { get; init; }
+    }
 }

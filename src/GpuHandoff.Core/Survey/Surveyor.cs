@@ -10,7 +10,11 @@ namespace GpuHandoff.Survey;
 public static class Surveyor
 {
     static readonly string[] _nvidiaModules = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
+    static readonly string[] _capabilities = ["nvidia-caps", "nvidia-caps-imex-channels"];
     static readonly string[] _remembered = ["modeset", "fbdev"];
+
+    // A healthy kernel answers in microseconds, and a card that wakes up for it in a second.
+    static readonly TimeSpan _slowRead = TimeSpan.FromSeconds(5);
 
     /// <summary>The functions of every display card's slot with their drivers: all that <c>status</c> says, and no more.</summary>
     public static ImmutableArray<PciFunction> Glance(IKernel kernel) =>
@@ -18,6 +22,14 @@ public static class Surveyor
         .. Slots(Everything(kernel)).SelectMany(slot => slot)
             .Select(f => f with { Owner = new(DriverOf(f.Address, kernel)) }),
     ];
+
+    /// <summary>The display cards by address and kind, to choose among them: no read that a stuck card could hold up.</summary>
+    public static Machine Cards(IKernel kernel) => new("", "")
+    {
+        Gpus = [.. Slots(Everything(kernel)).Select(slot => new Gpu(slot.First(f => f.Class.IsDisplay()).Address, [.. slot], []))],
+    };
+
+    public static string BootId(IKernel kernel) => kernel.Read(Sys.Proc / "sys/kernel/random/boot_id") ?? "";
 
     /// <summary>The driver and the override of a function now; null where it has left the bus.</summary>
     public static Owner? OwnerOf(PciAddress function, IKernel kernel) =>
@@ -30,7 +42,7 @@ public static class Surveyor
 
     // Unset, the kernel says "(null)"; a cleared one reads the same (pci-sysfs.c:driver_override_show).
     public static string? OverrideOf(PciAddress function, IKernel kernel) =>
-        kernel.Read(Sys.Function(function) / "driver_override") is { } text and not ("(null)" or "") ? text : null;
+        kernel.ReadSlow(Sys.Function(function) / "driver_override", _slowRead) is { } text and not ("(null)" or "") ? text : null;
 
     public static ModuleState StateOf(string module, IKernel kernel) => kernel.Read(Sys.Module(module) / "initstate") switch
     {
@@ -43,12 +55,15 @@ public static class Surveyor
 
     /// <summary>Everything that a decision needs.</summary>
     /// <param name="target">What the machine is read for: asking modprobe what it would find is dear. Null: just to look.</param>
-    public static Machine Survey(IKernel kernel, IEnumerable<Home> homes, Target? target)
+    /// <param name="wedges">Cards that may not be asked anything that could wait for their lock.</param>
+    public static Machine Survey(IKernel kernel, IEnumerable<Home> homes, Target? target, IEnumerable<Wedge>? wedges = null)
     {
-        var boot = kernel.Read(Sys.Proc / "sys/kernel/random/boot_id") ?? "";
+        var boot = BootId(kernel);
+        ImmutableArray<Wedge> stuck = [.. (wedges ?? []).Where(w => w.BootId == boot)];
+        bool IsStuck(PciAddress function) => stuck.Any(w => w.Gpu.SharesSlotWith(function));
         var everything = Everything(kernel);
         var all = everything.ToDictionary(f => f.Address);
-        var gpus = Slots(everything).Select(slot => ReadGpu(slot, all, kernel)).ToImmutableArray();
+        var gpus = Slots(everything).Select(slot => ReadGpu(slot, all, IsStuck, kernel)).ToImmutableArray();
         var loaded = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "");
         var modules = loaded.Select(m => m.Name == "nvidia_drm" ? m with { Parameters = Parameters(m.Name, kernel) } : m)
             .Concat(_nvidiaModules.Append("vfio_pci").Where(name => loaded.All(m => m.Name != name) && StateOf(name, kernel) == ModuleState.BuiltIn)
@@ -71,8 +86,9 @@ public static class Surveyor
             DrmCards = DrmCards(kernel),
             Nodes = NvidiaNodes(kernel),
             Homes = remembered,
+            Wedges = stuck,
         };
-        return machine with { Users = HasUsers(machine) ? Users(machine, kernel) : [] };
+        return Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
     }
 
     /// <summary>The machine with the names that pci.ids knows, where NVIDIA's own are not to be had.</summary>
@@ -122,9 +138,10 @@ public static class Surveyor
     static IEnumerable<List<PciFunction>> Slots(List<PciFunction> everything) =>
         everything.GroupBy(f => f.Address.Slot).Select(slot => slot.ToList()).Where(slot => slot.Exists(f => f.Class.IsDisplay()));
 
-    static Gpu ReadGpu(List<PciFunction> slot, Dictionary<PciAddress, PciFunction> all, IKernel kernel)
+    static Gpu ReadGpu(
+        List<PciFunction> slot, Dictionary<PciAddress, PciFunction> all, Func<PciAddress, bool> isStuck, IKernel kernel)
     {
-        var functions = slot.Select(f => Read(f, kernel)).ToImmutableArray();
+        var functions = slot.Select(f => Read(f, isStuck, kernel)).ToImmutableArray();
         var display = functions.First(f => f.Class.IsDisplay());
         var neighbours =
             from number in functions.Select(f => f.Group).OfType<int>().Distinct()
@@ -132,12 +149,12 @@ public static class Surveyor
             where PciAddress.TryParse(name, out _)
             let address = Address(name)
             where !address.SharesSlotWith(display.Address) && all.TryGetValue(address, out var other) && !other.Class.IsBridge()
-            select Read(all[address] with { Id = ReadId(address, kernel) }, kernel);
+            select Read(all[address] with { Id = ReadId(address, kernel) }, isStuck, kernel);
 
         var gpu = new Gpu(display.Address, functions, [.. neighbours.DistinctBy(f => f.Address).OrderBy(f => f.Address)]);
         // The folder exists exactly while nvidia has the card. Reading it may wake the card, so it is not read otherwise.
-        if (display.Owner.Driver != "nvidia"
-            || kernel.Read(Sys.Proc / $"driver/nvidia/gpus/{display.Address}/information") is not { } text)
+        if (display.Owner.Driver != "nvidia" || isStuck(display.Address)
+            || kernel.ReadSlow(Sys.Proc / $"driver/nvidia/gpus/{display.Address}/information", _slowRead) is not { } text)
         {
             return gpu;
         }
@@ -152,42 +169,27 @@ public static class Surveyor
 
     static PciAddress Address(string name) => PciAddress.TryParse(name, out var address) ? address : default;
 
-    static PciFunction Read(PciFunction function, IKernel kernel)
+    static PciFunction Read(PciFunction function, Func<PciAddress, bool> isStuck, IKernel kernel)
     {
         var path = Sys.Function(function.Address);
         var group = int.TryParse(
             LastPart(kernel.Link(path / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
             ? number
             : (int?)null;
+        var attached = Attachments.Of(path, group, kernel);
         return function with
         {
-            Owner = new(DriverOf(function.Address, kernel), OverrideOf(function.Address, kernel)),
+            Owner = new(DriverOf(function.Address, kernel), isStuck(function.Address) ? null : OverrideOf(function.Address, kernel)),
             Group = group,
             ResetMethods = [.. (kernel.Read(path / "reset_method") ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries)],
             PowerState = kernel.Read(path / "power_state"),
             Bars = ResourceTable.Parse(kernel.Read(path / "resource") ?? ""),
             BootVga = function.Class.IsVga() ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
             Interrupts = kernel.List(path / "msi_irqs").Count,
-            Nodes = [.. OwnNodes(path, group, kernel)],
+            Nodes = attached.Nodes,
+            YieldingNodes = attached.YieldingNodes,
+            Plugged = attached.Plugged,
         };
-    }
-
-    static IEnumerable<NamedNode> OwnNodes(SysPath function, int? group, IKernel kernel)
-    {
-        var paths = new List<string>();
-        paths.AddRange(kernel.List(function / "drm").Select(name => $"/dev/dri/{name}"));
-        foreach (var card in kernel.List(function / "sound"))
-            paths.AddRange(kernel.List(function / "sound" / card).Select(name => $"/dev/snd/{name}"));
-        paths.AddRange(kernel.List(function / "vfio-dev").Select(name => $"/dev/vfio/devices/{name}"));
-        // An open adapter keeps the unbind waiting, uninterruptibly (i2c-core-base.c:i2c_del_adapter).
-        paths.AddRange(kernel.List(function).Where(name => name.StartsWith("i2c-", StringComparison.Ordinal)).Select(name => $"/dev/{name}"));
-        if (group is not null)
-            paths.Add($"/dev/vfio/{group}");
-        foreach (var path in paths)
-        {
-            if (kernel.NodeAt(new(path)) is { } node)
-                yield return new(path, node);
-        }
     }
 
     static ImmutableArray<string> Parameters(string module, IKernel kernel) =>
@@ -273,7 +275,7 @@ public static class Surveyor
     static ImmutableArray<NamedNode> NvidiaNodes(IKernel kernel)
     {
         var names = kernel.List(Sys.Dev).Where(name => name.StartsWith("nvidia", StringComparison.Ordinal))
-            .Concat(kernel.List(Sys.Dev / "nvidia-caps").Select(name => $"nvidia-caps/{name}"));
+            .Concat(_capabilities.SelectMany(folder => kernel.List(Sys.Dev / folder).Select(name => $"{folder}/{name}")));
         return
         [
             .. from name in names
@@ -281,38 +283,6 @@ public static class Surveyor
                where node is not null
                select new NamedNode($"/dev/{name}", node),
         ];
-    }
-
-    /// <summary>
-    /// Whether a look through every process is due. An open node pins its driver's module (nvidia, ALSA, vfio: each takes
-    /// a reference in open), so counts without strangers prove that there is none, at the price of one file.
-    /// </summary>
-    static bool HasUsers(Machine machine)
-    {
-        var modules = machine.Functions().Select(f => f.Owner.Driver).OfType<string>().Distinct()
-            .Select(Profile.ModuleOf).Select(machine.Module).ToList();
-        // vfio's device files count on module vfio, which each bound function holds as well: there the count proves nothing.
-        return machine.Functions().Any(f => f.IsOnVfio())
-            || modules.Exists(m => m is not { State: ModuleState.Loaded, RefCount: not null })
-            || modules.Concat(_nvidiaModules.Select(machine.Module)).Any(m => m.Users() > 0);
-    }
-
-    static ImmutableArray<GpuUser> Users(Machine machine, IKernel kernel)
-    {
-        var nodes = machine.Nodes.Concat(machine.Functions().SelectMany(f => f.Nodes)).ToList();
-        var users = ImmutableArray.CreateBuilder<GpuUser>();
-        foreach (var name in kernel.List(Sys.Proc))
-        {
-            if (!int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
-                continue;
-            var found = from fd in kernel.List(Sys.Proc / name / "fd")
-                        let node = kernel.NodeAt(Sys.Proc / name / "fd" / fd)
-                        where node is not null && nodes.Exists(n => n.Node.IsSameDevice(node))
-                        let path = kernel.Link(Sys.Proc / name / "fd" / fd) ?? $"{node.Major}:{node.Minor}"
-                        select new GpuUser(pid, kernel.Read(Sys.Proc / name / "comm") ?? "?", path, node);
-            users.AddRange(found.DistinctBy(u => (u.Node.Major, u.Node.Minor)));
-        }
-        return users.ToImmutable();
     }
 
     static string? LastPart(string? link) => link?[(link.LastIndexOf('/') + 1)..];

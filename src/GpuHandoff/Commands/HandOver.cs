@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using GpuHandoff.Goals;
-using GpuHandoff.Kernel;
 using GpuHandoff.Linux;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
@@ -56,12 +55,28 @@ static class HandOver
     }
 
     /// <summary>The plan or the refusal, and nothing else.</summary>
-    public static int Look(Target target, Wish wish) =>
-        Decide(Place.ToLookAt(wish.Root), Place.Ledger(wish.Root), target, wish) switch
+    public static int Look(Target target, Wish wish)
+    {
+        var (kernel, ledger) = (Place.ToLookAt(wish.Root), Place.Ledger(wish.Root));
+        var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
+        switch (Selection.Of(machine, wish.Gpu))
         {
-            (Answer.Planned(var plan), _) => Shown(plan, wish),
-            (_, var exit) => exit,
-        };
+            case Selection.Unclear unclear:
+                Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, wish.Json);
+                return ExitCode.Refused;
+            case Selection.Chosen chosen when Planner.Plan(machine, new(target, chosen.Gpus), wish.Policy) is Answer.Planned { Plan: var plan }:
+                if (wish.Json)
+                    Say.Data(Report.Of(plan));
+                else
+                    Output.Standard.Write(PlanText.Of(plan));
+                return ExitCode.Done;
+            case Selection.Chosen chosen:
+                Say.Refused((Answer.Refused)Planner.Plan(machine, new(target, chosen.Gpus), wish.Policy), wish.Json);
+                return ExitCode.Refused;
+            default:
+                throw new InvalidOperationException("a selection is clear or unclear");
+        }
+    }
 
     static int Act(Target target, Wish wish)
     {
@@ -72,63 +87,36 @@ static class HandOver
             Say.Refused("not-root", "only root can hand a GPU over", [], "use sudo", wish.Json);
             return ExitCode.Refused;
         }
-
-        using var signals = new StopSignals();
-        // The hand comes up while we look around.
-        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe");
-        var kernel = new LinuxKernel(hand);
-        using var turn = RunLock.Take(
-            kernel, wish.Policy.Limits.Total, holder => Say.Line($"waiting for {holder}, which is handing a GPU over"), signals.Stop);
-        if (turn is null)
-        {
-            Say.Refused(
-                "locked", "another hand-over has not ended", [RunLock.Holder(kernel)], "wait for it, or look into what it does", wish.Json);
-            return ExitCode.Refused;
-        }
-
-        var ledger = Place.Ledger(root: null);
-        return Decide(kernel, ledger, target, wish) switch
-        {
-            (Answer.Planned(var plan), _) => Carry(kernel, ledger, plan, wish, signals.Stop),
-            (_, var exit) => exit,
-        };
-    }
-
-    static (Answer?, int Exit) Decide(IKernel kernel, ILedger ledger, Target target, Wish wish)
-    {
-        var machine = Surveyor.Survey(kernel, ledger.Homes(), target);
-        var selection = Selection.Of(machine, wish.Gpu);
-        if (selection is Selection.Unclear unclear)
-        {
-            Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, wish.Json);
-            return (null, ExitCode.Refused);
-        }
-        var answer = Planner.Plan(machine, new(target, ((Selection.Chosen)selection).Gpus), wish.Policy);
-        if (answer is Answer.Refused refused)
-        {
-            Say.Refused(refused, wish.Json);
-            return (null, ExitCode.Refused);
-        }
-        return (answer, ExitCode.Done);
-    }
-
-    static int Shown(Plan plan, Wish wish)
-    {
-        if (wish.Json)
-            Say.Data(Report.Of(plan));
-        else
-            Output.Standard.Write(PlanText.Of(plan));
-        return ExitCode.Done;
-    }
-
-    static int Carry(IKernel kernel, ILedger ledger, Plan plan, Wish wish, CancellationToken stop)
-    {
         var witness = Witness.For(wish);
-        witness.Begins(plan);
-        var outcome = new Executor(kernel, ledger, witness, wish.Policy.Limits).Run(plan, stop);
-        witness.Ends(plan, outcome);
-        if (wish.Json)
-            Say.Data(Report.Of(plan, outcome));
-        return ExitCode.Of(outcome);
+        using var signals = new StopSignals(witness);
+        // The hand comes up while we look around.
+        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
+        var kernel = new LinuxKernel(hand);
+        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot), witness);
+        return Tell(turn.HandOver(target, wish.Gpu, wish.Policy, signals.Stop), witness, wish.Json);
+    }
+
+    /// <summary>Says how it ended, and gives the exit code for it.</summary>
+    public static int Tell(Ending ending, Witness witness, bool json)
+    {
+        switch (ending)
+        {
+            case Ending.Refused { Why: var why }:
+                Say.Refused(why, json);
+                return ExitCode.Refused;
+            case Ending.Unanswered { Call: var silent }:
+                if (json)
+                    Say.Data(Report.Of(silent));
+                else
+                    witness.Ends(silent);
+                return ExitCode.Stuck;
+            case Ending.Ran(var plan, var outcome):
+                witness.Ends(plan, outcome);
+                if (json)
+                    Say.Data(Report.Of(plan, outcome));
+                return ExitCode.Of(outcome);
+            default:
+                throw new ArgumentOutOfRangeException(nameof(ending));
+        }
     }
 }

@@ -52,7 +52,21 @@ static class Options
     {
         Description = $"How long the steps may take together, in seconds; {Limits.Default.Total.TotalSeconds} where nothing is said",
         HelpName = "SECONDS",
-        CustomParser = Seconds,
+        CustomParser = result => Seconds(result, "--timeout", 10, 86400),
+    };
+
+    public static Option<TimeSpan?> CallTimeout() => new("--call-timeout")
+    {
+        Description = $"How long the kernel may take for one call before it counts as stuck, in seconds; {Limits.Default.Write.TotalSeconds} where nothing is said",
+        HelpName = "SECONDS",
+        CustomParser = result => Seconds(result, "--call-timeout", 1, 3600),
+    };
+
+    public static Option<TimeSpan?> Wait() => new("--wait")
+    {
+        Description = $"How long to wait for a VM that still has the GPU, in seconds; {Policy.Default.Patience.TotalSeconds} where nothing is said",
+        HelpName = "SECONDS",
+        CustomParser = result => Seconds(result, "--wait", 0, 86400),
     };
 
     static FreeBy? By(ArgumentResult result) => Word(result) switch
@@ -75,10 +89,10 @@ static class Options
         return [.. addresses];
     }
 
-    static TimeSpan? Seconds(ArgumentResult result) =>
-        double.TryParse(Word(result), out var seconds) && seconds is >= 10 and <= 86400
+    static TimeSpan? Seconds(ArgumentResult result, string option, int least, int most) =>
+        double.TryParse(Word(result), out var seconds) && seconds >= least && seconds <= most
             ? TimeSpan.FromSeconds(seconds)
-            : Wrong(result, $"--timeout takes seconds, 10 to 86400, not \"{Word(result)}\"", (TimeSpan?)null);
+            : Wrong(result, $"{option} takes seconds, {least} to {most}, not \"{Word(result)}\"", (TimeSpan?)null);
 
     static DirectoryInfo? Folder(ArgumentResult result)
     {

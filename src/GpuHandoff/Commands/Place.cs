@@ -12,5 +12,5 @@ static class Place
         root is null ? new LinuxKernel(hand: null) : new RecordedTree(root.FullName);
 
     public static ILedger Ledger(DirectoryInfo? root) =>
-        root is null ? new FileLedger(FileLedger.DefaultFolder) : new MemoryLedger();
+        root is null ? new FileLedger(FileLedger.DefaultFolder, FileLedger.DefaultOfThisBoot) : new MemoryLedger();
 }

@@ -7,6 +7,7 @@ using GpuHandoff.Linux;
 using GpuHandoff.Machines;
 using GpuHandoff.Runs;
 using GpuHandoff.Screen;
+using GpuHandoff.Simulation;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Commands;
@@ -38,8 +39,9 @@ static class StatusCommand
 
     static int Surveyed(IKernel kernel, DirectoryInfo? root, string? selector, bool json, bool verbose)
     {
-        var homes = root is null && !RootUser.IsUs() ? [] : Place.Ledger(root).Homes();
-        var machine = Surveyor.Survey(kernel, homes, target: null);
+        // What root wrote down only root may read.
+        ILedger ledger = root is null && !RootUser.IsUs() ? new MemoryLedger() : Place.Ledger(root);
+        var machine = Surveyor.Survey(kernel, ledger.Homes(), target: null, ledger.Wedges());
         if (selector is not null)
         {
             switch (Selection.Of(machine, selector))

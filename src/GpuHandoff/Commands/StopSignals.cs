@@ -6,11 +6,13 @@ namespace GpuHandoff.Commands;
 /// <summary>SIGTERM, SIGINT and SIGHUP as a wish: the step in hand ends, then everything is undone.</summary>
 sealed class StopSignals : IDisposable
 {
+    readonly Witness _witness;
     readonly CancellationTokenSource _stop = new();
     readonly List<PosixSignalRegistration> _registrations = [];
 
-    public StopSignals()
+    public StopSignals(Witness witness)
     {
+        _witness = witness;
         foreach (var signal in new[] { PosixSignal.SIGTERM, PosixSignal.SIGINT, PosixSignal.SIGHUP })
             _registrations.Add(PosixSignalRegistration.Create(signal, Handle));
     }
@@ -21,7 +23,7 @@ sealed class StopSignals : IDisposable
     {
         context.Cancel = true;
         Say.Line(_stop.IsCancellationRequested
-            ? $"{context.Signal} again: still undoing what was begun; it ends by itself"
+            ? $"{context.Signal} again: {_witness.Now}; it ends by itself, and nothing is left halfway"
             : $"{context.Signal}: the step in hand ends, then what was done is undone");
         _stop.Cancel();
     }

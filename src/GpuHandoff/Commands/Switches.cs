@@ -18,6 +18,8 @@ sealed class Switches
     readonly Option<bool> _verbose = Options.Verbose();
     readonly Option<bool> _dryRun = Options.DryRun();
     readonly Option<TimeSpan?> _timeout = Options.Timeout();
+    readonly Option<TimeSpan?> _callTimeout = Options.CallTimeout();
+    readonly Option<TimeSpan?> _wait = Options.Wait();
     readonly Option<DirectoryInfo?> _root = Options.Root();
 
     public void AddLookingTo(Command command)
@@ -28,7 +30,7 @@ sealed class Switches
 
     public void AddActingTo(Command command)
     {
-        foreach (var option in new Option[] { _gpu, _by, _accept, _claim, _dryRun, _timeout, _json, _quiet, _verbose })
+        foreach (var option in new Option[] { _gpu, _by, _accept, _claim, _dryRun, _timeout, _callTimeout, _wait, _json, _quiet, _verbose })
             command.Options.Add(option);
     }
 
@@ -39,11 +41,22 @@ sealed class Switches
             By = parsed.GetValue(_by) ?? FreeBy.Auto,
             Accepted = [.. parsed.GetValue(_accept) ?? []],
             Claim = parsed.GetValue(_claim),
-            Limits = Has(parsed, _timeout) && parsed.GetValue(_timeout) is { } total ? Limits.Default with { Total = total } : Limits.Default,
+            Limits = LimitsOf(parsed),
+            Patience = Has(parsed, _wait) && parsed.GetValue(_wait) is { } wait ? wait : Policy.Default.Patience,
         };
         return new(
             parsed.GetValue(_gpu), policy, Is(parsed, _dryRun), Is(parsed, _json), Is(parsed, _quiet), Is(parsed, _verbose),
             Has(parsed, _root) ? parsed.GetValue(_root) : null);
+    }
+
+    Limits LimitsOf(ParseResult parsed)
+    {
+        var limits = Limits.Default;
+        if (Has(parsed, _timeout) && parsed.GetValue(_timeout) is { } total)
+            limits = limits with { Total = total };
+        if (Has(parsed, _callTimeout) && parsed.GetValue(_callTimeout) is { } call)
+            limits = limits with { Write = call, Module = call };
+        return limits;
     }
 
     static bool Is(ParseResult parsed, Option<bool> option) => Has(parsed, option) && parsed.GetValue(option);

@@ -20,6 +20,7 @@ static class Tool
         HandOver.ToVfio(),
         HandOver.ToHost(),
         HandOver.Either(),
+        RecoverCommand.Build(),
         DemoCommand.Build(),
         VersionCommand.Build(),
     };

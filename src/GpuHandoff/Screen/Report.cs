@@ -3,6 +3,7 @@ using System.Text.Encodings.Web;
 using System.Text.Json.Serialization;
 using GpuHandoff.Checks;
 using GpuHandoff.Formats;
+using GpuHandoff.Kernel;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
 
@@ -47,6 +48,8 @@ sealed record Report(string Result, string Summary)
         },
         _ => throw new ArgumentOutOfRangeException(nameof(outcome)),
     };
+
+    public static Report Of(KernelSilent silent) => new("stuck", "the kernel does not answer a look at the GPU") { Failures = [silent.Message] };
 
     static ImmutableArray<string> Words(Plan plan) => [.. plan.Steps().Select(s => s.Say())];
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using GpuHandoff.Commands;
+using GpuHandoff.Kernel;
 using GpuHandoff.Linux;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
@@ -20,6 +21,15 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live) : IWitnes
         return new(Output.Error, steps: terminal || wish.Verbose, quiet: wish.Quiet, live: terminal);
     }
 
+    /// <summary>What is being done at this moment, for who asks us to stop a second time.</summary>
+    public string Now { get; private set; } = "the machine is being looked at";
+
+    public void Waits(string what)
+    {
+        Now = what;
+        Tell(what);
+    }
+
     public void Begins(Plan plan)
     {
         Tell(plan.Summary);
@@ -31,6 +41,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live) : IWitnes
 
     public void StepBegins(Step step)
     {
+        Now = $"the step in hand is: {step.Say()}";
         // Shown while it runs and written over when it ends: a step that hangs is the one that is seen last.
         if (live && !quiet)
             output.Write($"{Say.Tag}   … {step.Say()}");
@@ -58,7 +69,19 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live) : IWitnes
 
     public void Warns(string what) => Say.Line($"warning: {what}", output);
 
-    public void Undoes(Step step) => Tell($"undo: {step.Say()}");
+    public void Undoes(Step step)
+    {
+        Now = $"still being undone: {step.Say()}";
+        Tell($"undo: {step.Say()}");
+    }
+
+    public void Ends(KernelSilent silent) => Say.Trouble(
+        "the kernel does not answer a look at the GPU", [Call(silent)],
+        "a device's lock is held by something that hangs: look at dmesg, then reboot the host", "nothing was changed", output);
+
+    /// <summary>The call, since when by the clock on the wall, and who is still in it.</summary>
+    static string Call(KernelSilent silent) =>
+        $"{silent.Message}, since {DateTime.Now - silent.Waited:HH:mm:ss}{(silent.Process is { } process ? $" ({process})" : "")}";
 
     public void Ends(Plan plan, Outcome outcome)
     {
@@ -76,15 +99,18 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live) : IWitnes
             case Outcome.Stuck { Silent: true } stuck:
                 Say.Trouble(
                     stuck.What,
-                    [.. stuck.Failures.Select(f => f.Reason), .. stuck.NotUndone.Select(s => $"not undone: {s.Say()}")],
+                    [
+                        .. stuck.Failures.Select(f => f.Reason == stuck.Call?.Message ? Call(stuck.Call) : f.Reason),
+                        .. stuck.NotUndone.Select(s => $"not undone: {s.Say()}"),
+                    ],
                     "the kernel is still in that call and cannot be interrupted: look at dmesg, then reboot the host",
-                    "the GPU is stuck: nothing else was tried on it", output);
+                    "the GPU is marked as stuck until then: no run touches it again", output);
                 break;
             case Outcome.Stuck stuck:
                 Say.Trouble(
                     stuck.What,
                     [.. stuck.Failures.Select(f => $"{f.Step.Say()}: {f.Reason}"), .. stuck.NotUndone.Select(s => $"not undone: {s.Say()}")],
-                    "gpu-handoff status --verbose tells what is what now; the command can be run again",
+                    "gpu-handoff status --verbose tells what is what now; gpu-handoff recover tries to take the rest back",
                     "not everything could be undone", output);
                 break;
         }

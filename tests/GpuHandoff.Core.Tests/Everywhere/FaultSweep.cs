@@ -85,6 +85,15 @@ public class FaultSweep
             stuck.Silent.ShouldBeTrue();
             desk.Kernel.Calls.Count.ShouldBe(before + call, $"nothing may be written after a silent call\n{desk.Memo}");
             ExitCode.Of(outcome).ShouldBe(4);
+
+            // For the rest of this boot nobody touches that card.
+            foreach (var next in new[] { target, target == Target.Vfio ? Target.Host : Target.Vfio })
+            {
+                var refused = desk.HandOver(next, Gpu(desk), Of(way)).ShouldBeOfType<Ending.Refused>(desk.Memo.ToString()).Why;
+                refused.Findings.ShouldHaveSingleItem().Code.ShouldBe("gpu-is-wedged");
+            }
+            desk.Recover().ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>();
+            desk.Kernel.Calls.Count.ShouldBe(before + call, $"a wedged card is left alone\n{desk.Memo}");
         }
     }
 
@@ -197,7 +206,7 @@ public class FaultSweep
     static Desk Started(string host, Target target, FreeBy way) => Start(host, target, way).ShouldNotBeNull();
 
     /// <summary>The host at the beginning of a hand-over: at home, or with the GPU lent; null where it cannot be lent.</summary>
-    static Desk? Start(string host, Target target, FreeBy way)
+    internal static Desk? Start(string host, Target target, FreeBy way)
     {
         var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
         if (target == Target.Vfio)
@@ -207,12 +216,12 @@ public class FaultSweep
         return desk.Run(plan) is Outcome.Done ? desk : null;
     }
 
-    static string? Gpu(Desk desk) => desk.Survey().Gpus switch
+    internal static string? Gpu(Desk desk) => desk.Survey().Gpus switch
     {
         // AMD's card, or the first of several.
         [var first, ..] gpus when !gpus.Any(g => g.IsNvidia()) => first.Address.ToString(),
         var gpus => gpus.First(g => g.IsNvidia()).Address.ToString(),
     };
 
-    static Policy Of(FreeBy way) => Policy.Default with { By = way };
+    internal static Policy Of(FreeBy way) => Policy.Default with { By = way };
 }

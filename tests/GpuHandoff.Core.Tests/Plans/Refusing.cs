@@ -26,7 +26,7 @@ public class Refusing
         var finding = desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem();
 
         finding.Code.ShouldBe("gpu-in-use");
-        finding.Evidence.ShouldContain($"{process.Pid} ollama ({node})");
+        finding.Evidence.ShouldContain($"{process.Pid} ollama ({node}) user alice");
         finding.Hint.ShouldNotBeEmpty();
     }
 
@@ -37,7 +37,7 @@ public class Refusing
         var node = desk.Kernel.NodeAt(new("/dev/nvidia0"))!;
         var process = desk.Kernel.StartProcess("python3", "/lxc/107/ns/init.scope");
         desk.Kernel.OpenNode(node, "/srv/devices/gpu", process);
-        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence.ShouldContain($"{process.Pid} python3 (/srv/devices/gpu)");
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence.ShouldContain($"{process.Pid} python3 (/srv/devices/gpu) in container 107");
     }
 
     [Fact]

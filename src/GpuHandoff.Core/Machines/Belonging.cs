@@ -1,0 +1,7 @@
+namespace GpuHandoff.Machines;
+
+/// <summary>Whom a process belongs to. At most one of unit, container and VM: that is what can be stopped in its place.</summary>
+/// <param name="Unit">A systemd service, or a scope that is no login session.</param>
+/// <param name="Vm">Proxmox's number, or libvirt's name.</param>
+/// <param name="User">The account's name; its number where the host has no name for it.</param>
+public sealed record Belonging(string? Unit = null, Container? Container = null, string? Vm = null, string? User = null);

@@ -1,0 +1,17 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Plans;
+
+namespace GpuHandoff.Runs;
+
+/// <summary>How a wish ended.</summary>
+public abstract record Ending
+{
+    /// <summary>Nothing was written.</summary>
+    public sealed record Refused(Answer.Refused Why) : Ending;
+
+    /// <summary>A plan was made and carried out, to whatever outcome.</summary>
+    public sealed record Ran(Plan Plan, Outcome Outcome) : Ending;
+
+    /// <summary>The kernel did not even answer a look. Nothing was written.</summary>
+    public sealed record Unanswered(KernelSilent Call) : Ending;
+}

@@ -1,0 +1,74 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+
+namespace GpuHandoff.Runs;
+
+/// <summary>The locks of one run, always taken in the same order, so that two runs never wait for each other: cards by address, then the modules.</summary>
+sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan limit, CancellationToken stop) : IDisposable
+{
+    static readonly TimeSpan _between = TimeSpan.FromMilliseconds(50);
+
+    readonly List<ILock> _cards = [];
+    readonly TimeSpan _until = kernel.Uptime + limit;
+    bool _alone;
+
+    /// <summary>Why not, where a lock could not be had.</summary>
+    public Answer.Refused? Refusal { get; private set; }
+
+    public void Take(IEnumerable<PciAddress> gpus)
+    {
+        foreach (var gpu in gpus.Distinct().Order())
+        {
+            if (Wait($"gpu-{gpu}", shared: false, gpu.ToString()) is not { } card)
+                return;
+            _cards.Add(card);
+        }
+    }
+
+    public void WantsModulesAlone() => _alone = true;
+
+    /// <summary>Alone where nobody else is at work, else together with others who change no module; null: see the refusal.</summary>
+    public HeldModules? TakeModules()
+    {
+        if (Refusal is not null)
+            return null;
+        if (locks.Try(Turn.Modules, shared: false) is { } alone)
+            return new(alone, alone: true);
+        return Wait(Turn.Modules, !_alone, "the driver's modules") is { } held ? new(held, _alone) : null;
+    }
+
+    ILock? Wait(string name, bool shared, string what)
+    {
+        var told = false;
+        while (true)
+        {
+            if (locks.Try(name, shared) is { } held)
+                return held;
+            var holder = locks.Holder(name);
+            if (kernel.Uptime >= _until || stop.IsCancellationRequested)
+            {
+                Refusal = new(
+                    stop.IsCancellationRequested ? "interrupted while it waited for another run" : "another run has not ended",
+                    [new("locked", $"{holder} is at work on {what}", [], "wait for it, or look into what it does")]);
+                return null;
+            }
+            if (!told)
+                witness.Waits($"waiting for {holder}, which is at work on {what}");
+            told = true;
+            kernel.Pause(_between);
+        }
+    }
+
+    public void Dispose() => _cards.ForEach(card => card.Dispose());
+}
+
+/// <summary>The lock on the driver's modules, alone or shared.</summary>
+sealed class HeldModules(ILock held, bool alone) : IDisposable
+{
+    public bool IsAlone() => alone;
+
+    public bool Share() => !alone || held.Share();
+
+    public void Dispose() => held.Dispose();
+}

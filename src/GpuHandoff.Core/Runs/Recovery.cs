@@ -1,0 +1,101 @@
+using System.Collections.Immutable;
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Runs;
+
+/// <summary>
+/// Brings a run that was killed to one of the two ends that people know: handed over completely, or on the host. Whoever
+/// calls this holds the locks that the run had.
+/// </summary>
+sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy policy)
+{
+    /// <summary>Another boot has bound everything anew: its diaries, records and marks tell nothing of this one.</summary>
+    public void DropOtherBoots()
+    {
+        var boot = Surveyor.BootId(kernel);
+        foreach (var run in ledger.Unfinished().Where(u => u.Plan.BootId != boot))
+            ledger.Close(run, "ended by a reboot");
+        foreach (var wedge in ledger.Wedges().Where(w => w.BootId != boot))
+            ledger.Unmark(wedge.Gpu);
+        foreach (var home in ledger.Homes().Where(h => h.BootId != boot))
+            ledger.Forget(home.Gpu);
+    }
+
+    public Ending Recover(Unfinished run)
+    {
+        // Complete but for the last word of its diary: a VM may have the card by now.
+        var answer = Plan(run, run.Plan.Target);
+        if (answer is Answer.Planned { Plan: var rest } && rest.IsEmpty())
+        {
+            ledger.Close(run, "was complete");
+            return new Ending.Ran(rest, new Outcome.Done(0));
+        }
+        if (answer is Answer.Refused { Findings: [{ Code: "gpu-is-wedged" }, ..] } wedged)
+            return new Ending.Refused(wedged);
+
+        Ending? first = null;
+        foreach (var attempt in Ways(run))
+        {
+            var ending = attempt();
+            first ??= ending;
+            switch (ending)
+            {
+                case Ending.Ran { Outcome: Outcome.Done }:
+                    Settle(run);
+                    return ending;
+                case Ending.Ran { Outcome: Outcome.Stuck { Silent: true } }:
+                    return ending;
+            }
+        }
+        return first!;
+    }
+
+    /// <summary>The best end first. Back to the host is best: whoever wanted the card in a VM was told nothing of success.</summary>
+    IEnumerable<Func<Ending>> Ways(Unfinished run) => run.Plan.Target == Target.Vfio
+        ? [() => TakeBack(run), () => Go(run, Target.Host), () => Go(run, Target.Vfio)]
+        : [() => Go(run, Target.Host), () => TakeBack(run)];
+
+    Ending.Ran TakeBack(Unfinished run)
+    {
+        var outcome = new Executor(kernel, ledger, witness, policy.Limits).TakeBack(run);
+        return new Ending.Ran(run.Plan, outcome is Outcome.RolledBack ? new Outcome.Done(run.Begun.Length) : outcome);
+    }
+
+    Ending Go(Unfinished run, Target target)
+    {
+        switch (Plan(run, target))
+        {
+            case Answer.Refused refused:
+                return new Ending.Refused(refused);
+            case Answer.Planned { Plan: var plan }:
+                witness.Begins(plan);
+                // Not to be interrupted: it is short, and half of it is what we are here to end.
+                return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits).Run(plan, CancellationToken.None));
+            default:
+                throw new InvalidOperationException("a planner answers with a plan or a refusal");
+        }
+    }
+
+    Answer Plan(Unfinished run, Target target)
+    {
+        var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
+        var gpus = machine.Gpus.Where(g => run.Plan.Gpus.Contains(g.Address)).ToImmutableArray();
+        return Planner.Plan(machine, new(target, gpus), policy);
+    }
+
+    /// <summary>Closes the diary, and forgets the records of cards that are at home on drivers of the host.</summary>
+    void Settle(Unfinished run)
+    {
+        if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } still)
+            ledger.Close(still, "recovered");
+        foreach (var home in ledger.Homes().Where(h => run.Plan.Gpus.Contains(h.Gpu)))
+        {
+            if (home.Functions.All(f => f.Owner.Driver != Owner.Vfio && Surveyor.OwnerOf(f.Function, kernel) == f.Owner))
+                ledger.Forget(home.Gpu);
+        }
+    }
+}

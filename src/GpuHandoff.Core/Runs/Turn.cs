@@ -1,0 +1,167 @@
+using System.Collections.Immutable;
+using GpuHandoff.Checks;
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+using GpuHandoff.Steps;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Runs;
+
+/// <summary>One wish from its words to its end: choose the cards, wait for the turn, tidy up after a crash, plan, act.</summary>
+public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness witness)
+{
+    /// <summary>The lock for what the cards share: whether nvidia's modules may go depends on all of them.</summary>
+    public const string Modules = "modules";
+
+    static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(500);
+
+    public Ending HandOver(Target target, string? selector, Policy policy, CancellationToken stop)
+    {
+        try
+        {
+            if (Selection.Of(Surveyor.Cards(kernel), selector) is not Selection.Chosen { Gpus: var cards })
+                return new Ending.Refused(Unclear(selector));
+            ImmutableArray<PciAddress> gpus = [.. cards.Select(g => g.Address)];
+            using var turn = new Holding(kernel, locks, witness, policy.Limits.Total, stop);
+            turn.Take(gpus.Concat(Touching(gpus).SelectMany(u => u.Plan.Gpus)));
+            if (turn.Refusal is null)
+                EndWhatDidNotEnd(gpus, turn, policy);
+            return Decide(target, gpus, policy, turn, stop);
+        }
+        catch (KernelSilent silent)
+        {
+            return new Ending.Unanswered(silent);
+        }
+    }
+
+    /// <summary>Ends every run of this boot that did not end itself, and drops what is left of earlier boots.</summary>
+    /// <param name="wait">Wait for a run that is at work; else leave that one alone.</param>
+    public ImmutableArray<Ending> Recover(Policy policy, bool wait, CancellationToken stop)
+    {
+        var endings = ImmutableArray.CreateBuilder<Ending>();
+        try
+        {
+            var recovery = new Recovery(kernel, ledger, witness, policy);
+            recovery.DropOtherBoots();
+            foreach (var run in ledger.Unfinished())
+            {
+                using var turn = new Holding(kernel, locks, witness, wait ? policy.Limits.Total : TimeSpan.Zero, stop);
+                turn.Take(run.Plan.Gpus);
+                turn.WantsModulesAlone();
+                using var modules = turn.TakeModules();
+                // Who has a lock on its card is at work, and no crash.
+                if (turn.Refusal is { } busy)
+                {
+                    if (wait)
+                        endings.Add(new Ending.Refused(busy));
+                }
+                // It may have ended while we waited for it.
+                else if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } still)
+                {
+                    endings.Add(recovery.Recover(still));
+                }
+            }
+        }
+        catch (KernelSilent silent)
+        {
+            endings.Add(new Ending.Unanswered(silent));
+        }
+        return endings.ToImmutable();
+    }
+
+    /// <summary>Takes the marks off cards whose call has come back since; refuses for those where it has not.</summary>
+    public ImmutableArray<Ending> Unwedge()
+    {
+        var boot = Surveyor.BootId(kernel);
+        var endings = ImmutableArray.CreateBuilder<Ending>();
+        foreach (var wedge in ledger.Wedges().Where(w => w.BootId == boot))
+        {
+            if (wedge.Process is { } process && ProcStat.Parse(kernel.Read(Sys.Proc / $"{process.Pid}/stat") ?? "")?.Started == process.Started)
+            {
+                var what = $"{wedge.Gpu} is still stuck";
+                endings.Add(new Ending.Refused(new(what, [new(
+                    GpuIsWedged.Check.Code, what, [$"process {process.Pid} is still in: {wedge.Call}"], "reboot the host: the kernel cannot be made to let go")])));
+                continue;
+            }
+            ledger.Unmark(wedge.Gpu);
+            witness.Warns($"{wedge.Gpu} no longer counts as stuck: the call has come back ({wedge.Call})");
+        }
+        return endings.ToImmutable();
+    }
+
+    void EndWhatDidNotEnd(ImmutableArray<PciAddress> gpus, Holding turn, Policy policy)
+    {
+        var unfinished = Touching(gpus);
+        if (unfinished is [])
+            return;
+        turn.WantsModulesAlone();
+        using var modules = turn.TakeModules();
+        if (turn.Refusal is not null)
+            return;
+        foreach (var run in unfinished)
+        {
+            witness.Waits($"an earlier run did not end: {run.Plan.Summary}; it is brought to its end first");
+            // Whatever comes of it, the plan that follows is made for what is there then.
+            new Recovery(kernel, ledger, witness, policy).Recover(run);
+        }
+    }
+
+    /// <summary>Runs of this boot that did not end and have to do with these cards. A wedged card is left alone.</summary>
+    ImmutableArray<Unfinished> Touching(ImmutableArray<PciAddress> gpus)
+    {
+        var boot = Surveyor.BootId(kernel);
+        var wedged = ledger.Wedges().Where(w => w.BootId == boot).Select(w => w.Gpu).ToHashSet();
+        return
+        [
+            .. ledger.Unfinished()
+                .Where(u => u.Plan.BootId == boot && u.Plan.Gpus.Any(gpus.Contains) && !u.Plan.Gpus.Any(wedged.Contains)),
+        ];
+    }
+
+    Answer.Refused Unclear(string? selector)
+    {
+        // Once more with names: the list is for a person.
+        var machine = Surveyor.Survey(kernel, [], target: null, ledger.Wedges());
+        var unclear = (Selection.Unclear)Selection.Of(machine, selector);
+        return new(unclear.What, [new("which-gpu", unclear.What, unclear.Evidence, unclear.Hint)]);
+    }
+
+    Ending Decide(Target target, ImmutableArray<PciAddress> gpus, Policy policy, Holding turn, CancellationToken stop)
+    {
+        var until = kernel.Uptime + policy.Patience;
+        var told = false;
+        while (true)
+        {
+            using var modules = turn.TakeModules();
+            if (modules is null)
+                return new Ending.Refused(turn.Refusal!);
+            var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
+            var goal = new Goal(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]);
+            switch (Planner.Plan(machine, goal, policy))
+            {
+                case Answer.Planned { Plan: var plan } when ChangesModules(plan) ? modules.IsAlone() : modules.Share():
+                    witness.Begins(plan);
+                    return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits).Run(plan, stop));
+                case Answer.Planned:
+                    // Somebody else came in between: the plan may be out of date.
+                    turn.WantsModulesAlone();
+                    continue;
+                case Answer.Refused refused when kernel.Uptime >= until || stop.IsCancellationRequested
+                    || refused.Findings.Any(f => f.Code != VmHasTheGpu.Check.Code):
+                    return new Ending.Refused(refused);
+                case Answer.Refused refused:
+                    if (!told)
+                        witness.Waits($"waiting for a VM to let go: {string.Join(", ", refused.Findings.SelectMany(f => f.Evidence))}");
+                    told = true;
+                    break;
+            }
+            modules.Dispose();
+            kernel.Pause(_betweenLooks);
+        }
+    }
+
+    static bool ChangesModules(Plan plan) =>
+        plan.Steps().Any(s => s is LoadModule or UnloadModule or LoadDriver or UnloadDriver or RemoveNodes or MakeNodes);
+}

@@ -1,0 +1,77 @@
+using System.Globalization;
+
+namespace GpuHandoff.Survey;
+
+/// <summary>Reads what /proc/PID says of a process (fs/proc/array.c, fs/proc/base.c), and the host's list of accounts.</summary>
+public static class ProcessFiles
+{
+    const int LongestScript = 40;
+
+    static readonly string[] _interpreters = ["python", "java", "node", "ruby", "perl", "php", "bash", "sh", "dash", "dotnet", "mono"];
+
+    // 4211 (tmux: server) S 1 4211 4211 0 -1 4194560 … 22nd: 81234
+    // The name may hold anything, brackets too: what comes after the last one counts.
+    public static ulong Started(string stat) =>
+        stat[(stat.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries) is { Length: > 19 } fields
+        && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out var ticks)
+            ? ticks
+            : 0;
+
+    // Uid:	1000	1000	1000	1000          real, effective, saved, file system
+    public static uint? User(string status)
+    {
+        foreach (var line in status.Split('\n'))
+        {
+            if (line.StartsWith("Uid:", StringComparison.Ordinal)
+                && line["Uid:".Length..].Split('\t', StringSplitOptions.RemoveEmptyEntries) is [var real, ..]
+                && uint.TryParse(real, NumberStyles.None, CultureInfo.InvariantCulture, out var user))
+            {
+                return user;
+            }
+        }
+        return null;
+    }
+
+    // ollama:x:997:986::/usr/share/ollama:/bin/false
+    public static string? NameOf(uint user, string passwd)
+    {
+        foreach (var line in passwd.Split('\n'))
+        {
+            if (line.Split(':') is [{ Length: > 0 } name, _, var number, ..]
+                && uint.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out var listed)
+                && listed == user)
+            {
+                return name;
+            }
+        }
+        return null;
+    }
+
+    // python3\0-u\0/srv/train.py\0--fast\0
+    /// <summary>What an interpreter runs, without its folder; null where the command's name says enough.</summary>
+    public static string? Script(string command, string commandLine)
+    {
+        if (!_interpreters.Any(name => command.StartsWith(name, StringComparison.Ordinal)
+            && command[name.Length..].All(c => char.IsAsciiDigit(c) || c == '.')))
+        {
+            return null;
+        }
+        var words = commandLine.Split('\0');
+        for (var i = 1; i < words.Length; i++)
+        {
+            // python -m torch.distributed, java -jar server.jar: the next word is the one.
+            if (words[i] is "" or "-c" or "-e")
+                return null;
+            if (!words[i].StartsWith('-'))
+                return Plain(words[i][(words[i].TrimEnd('/').LastIndexOf('/') + 1)..]);
+        }
+        return null;
+    }
+
+    /// <summary>A process may call itself what it likes; nothing of it shall reach a terminal as a command.</summary>
+    public static string Plain(string text)
+    {
+        var plain = string.Concat(text.Select(c => char.IsControl(c) ? '?' : c));
+        return plain.Length <= LongestScript || plain.StartsWith('/') ? plain : plain[..LongestScript] + "…";
+    }
+}

@@ -1,0 +1,81 @@
+using System.Globalization;
+using GpuHandoff.Kernel;
+using GpuHandoff.Linux.Interop;
+using GpuHandoff.Runs;
+
+namespace GpuHandoff.Linux;
+
+/// <summary>Locks as flock(2) on files below /run/gpu-handoff.</summary>
+public sealed class FileLocks(IKernel kernel, string folder) : ILocks
+{
+    readonly RootFolder _folder = new(folder);
+
+    public ILock? Try(string name, bool shared)
+    {
+        _folder.Make();
+        var path = PathOf(name);
+        var file = Libc.Open(path, Libc.ReadWrite | Libc.CreateIt | Libc.CloseOnExec | Libc.NoLink, 0x180);
+        if (file < 0)
+            throw Refused(path, Libc.LastError());
+        if (Flock(file, (shared ? Libc.LockShared : Libc.LockAlone) | Libc.LockNow))
+            return new Held(file, path);
+        var errno = Libc.LastError();
+        _ = Libc.Close(file);
+        return errno == Errno.TryAgain ? null : throw Refused(path, errno);
+    }
+
+    /// <summary>The processes that the kernel lists as its holders.</summary>
+    /// <remarks>
+    /// A line of /proc/locks (fs/locks.c:lock_get_status): <c>1: FLOCK  ADVISORY  WRITE 4211 00:19:1234 0 EOF</c>, the
+    /// device's numbers in hexadecimal, the inode in decimal.
+    /// </remarks>
+    public string Holder(string name)
+    {
+        if (Libc.Statx(Libc.FromCurrentFolder, PathOf(name), Libc.NoFollow, Libc.BasicStatus, out var status) != 0)
+            return "another run";
+        var file = $"{status.FileSystemMajor:x2}:{status.FileSystemMinor:x2}:{status.Inode}";
+        var holders =
+            from line in (kernel.Read(Sys.Proc / "locks") ?? "").Split('\n')
+            let words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)
+            where words is [_, "FLOCK", _, _, _, ..] && words[5] == file
+            where int.TryParse(words[4], NumberStyles.None, CultureInfo.InvariantCulture, out _)
+            let arguments = kernel.Read(Sys.Proc / words[4] / "cmdline")?.Split('\0', StringSplitOptions.RemoveEmptyEntries)
+            select $"{words[4]} {(arguments is [var program, .. var rest] ? string.Join(' ', [Path.GetFileName(program), .. rest]) : "gpu-handoff")}";
+        return string.Join(", ", holders.Distinct()) is { Length: > 0 } all ? all : "another run";
+    }
+
+    string PathOf(string name) => Path.Combine(folder, $"lock-{name}");
+
+    static bool Flock(int file, int operation)
+    {
+        int result;
+        while ((result = Libc.Flock(file, operation)) != 0 && Libc.LastError() == Spawned.Interrupted)
+        {
+            // A signal came in between: ask again.
+        }
+        return result == 0;
+    }
+
+    static LedgerRefused Refused(string path, int errno) => new($"{path} cannot be locked: {Errno.Say(errno)}", "look at /run: is it full, or read-only?");
+
+    sealed class Held(int file, string path) : ILock
+    {
+        bool _open = true;
+
+        /// <summary>From alone to shared, if nobody is quicker.</summary>
+        /// <remarks>flock(2): changing the kind of a lock drops it first, so another may take it in between.</remarks>
+        public bool Share()
+        {
+            if (Flock(file, Libc.LockShared | Libc.LockNow))
+                return true;
+            return Libc.LastError() is var errno and not Errno.TryAgain ? throw Refused(path, errno) : false;
+        }
+
+        public void Dispose()
+        {
+            if (_open)
+                _ = Libc.Close(file);
+            _open = false;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+using GpuHandoff.Kernel;
+
+namespace GpuHandoff.Linux;
+
+/// <summary>
+/// Many short looks by a few threads, and no waiting for one that does not end. To read a process's mappings takes its
+/// memory lock, which it may hold for ever where it is stuck in a driver. That wait gives way to a kill
+/// (fs/proc/task_mmu.c:m_start, mmap_read_lock_killable): so, unlike one in an unbind, a thread that is left behind in it
+/// ends with us.
+/// </summary>
+sealed class Looks(int count, Action<int> look)
+{
+    const int MostAtOnce = 4;
+    const int MostLeftBehind = 8;
+
+    // Others hold that lock for microseconds, seldom for milliseconds.
+    static readonly TimeSpan _patience = TimeSpan.FromMilliseconds(500);
+
+    readonly object _news = new();
+    readonly List<Looker> _lookers = [];
+    readonly List<int> _notDone = [];
+    KernelRefused? _refused;
+    int _next;
+
+    /// <summary>Makes the looks.</summary>
+    /// <returns>Those that did not come to an end.</returns>
+    public IReadOnlyList<int> Make()
+    {
+        lock (_news)
+        {
+            for (var i = 0; i < Math.Min(Math.Min(Environment.ProcessorCount, MostAtOnce), count); i++)
+                Start();
+            while (_lookers.Count > 0)
+            {
+                Monitor.Wait(_news, _patience / 5);
+                foreach (var looker in _lookers.FindAll(l => l.IsStuck(_patience)))
+                {
+                    _lookers.Remove(looker);
+                    _notDone.Add(looker.At);
+                    if (_notDone.Count < MostLeftBehind)
+                        Start();
+                }
+            }
+            if (_refused is not null)
+                throw _refused;
+            // So many stuck processes: the rest is left as it is.
+            for (; _next < count; _next++)
+                _notDone.Add(_next);
+            return _notDone;
+        }
+    }
+
+    void Start()
+    {
+        var looker = new Looker();
+        _lookers.Add(looker);
+        new Thread(() => Work(looker)) { IsBackground = true }.Start();
+    }
+
+    void Work(Looker looker)
+    {
+        try
+        {
+            while (Interlocked.Increment(ref _next) - 1 is var at && at < count)
+            {
+                looker.Begins(at);
+                look(at);
+            }
+        }
+        catch (KernelRefused refused)
+        {
+            _refused = refused;
+        }
+        lock (_news)
+        {
+            _lookers.Remove(looker);
+            Monitor.Pulse(_news);
+        }
+    }
+
+    sealed class Looker
+    {
+        long _since = Environment.TickCount64;
+        int _at = -1;
+
+        public int At => Volatile.Read(ref _at);
+
+        public void Begins(int at)
+        {
+            Volatile.Write(ref _since, Environment.TickCount64);
+            Volatile.Write(ref _at, at);
+        }
+
+        public bool IsStuck(TimeSpan patience) => At >= 0 && Environment.TickCount64 - Volatile.Read(ref _since) > patience.TotalMilliseconds;
+    }
+}

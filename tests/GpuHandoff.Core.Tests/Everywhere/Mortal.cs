@@ -1,0 +1,98 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Core.Tests.Everywhere;
+
+/// <summary>
+/// A process that is killed: after so many changes, of the machine or of its ledger, nothing of it happens any more, not
+/// even its rollback. What it had asked of the kernel by then is done.
+/// </summary>
+sealed class Mortal : IKernel
+{
+    readonly IKernel _kernel;
+    int _left;
+
+    public Mortal(Desk desk, int life)
+    {
+        (_kernel, _left) = (desk.Kernel, life);
+        desk.Ledger.Before = _ => Live();
+    }
+
+    public bool IsDead { get; private set; }
+
+    /// <summary>Runs until its death or its end.</summary>
+    public static bool Dies(Desk desk, int life, Action<Mortal> act)
+    {
+        var mortal = new Mortal(desk, life);
+        try
+        {
+            act(mortal);
+        }
+        catch (Killed)
+        {
+            // As it should be.
+        }
+        desk.Ledger.Before = null;
+        desk.Locks.Drop("666 gpu-handoff");
+        return mortal.IsDead;
+    }
+
+    public TimeSpan Uptime => _kernel.Uptime;
+
+    public string? Read(SysPath file) => Alive().Read(file);
+
+    public string? ReadSlow(SysPath file, TimeSpan budget) => Alive().ReadSlow(file, budget);
+
+    public IReadOnlyList<string> List(SysPath folder) => Alive().List(folder);
+
+    public string? Link(SysPath link) => Alive().Link(link);
+
+    public bool Exists(SysPath path) => Alive().Exists(path);
+
+    public DeviceNode? NodeAt(SysPath path) => Alive().NodeAt(path);
+
+    public bool CanLoad(string module) => Alive().CanLoad(module);
+
+    public void Pause(TimeSpan time) => Alive().Pause(time);
+
+    public void Write(SysPath file, string text, TimeSpan budget)
+    {
+        Live();
+        _kernel.Write(file, text, budget);
+    }
+
+    public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget)
+    {
+        Live();
+        _kernel.LoadModule(module, parameters, budget);
+    }
+
+    public void UnloadModule(string module, TimeSpan budget)
+    {
+        Live();
+        _kernel.UnloadModule(module, budget);
+    }
+
+    public void MakeNode(SysPath path, DeviceNode node)
+    {
+        Live();
+        _kernel.MakeNode(path, node);
+    }
+
+    public void RemoveNode(SysPath path)
+    {
+        Live();
+        _kernel.RemoveNode(path);
+    }
+
+    void Live()
+    {
+        if (_left-- <= 0)
+            IsDead = true;
+        _ = Alive();
+    }
+
+    IKernel Alive() => IsDead ? throw new Killed() : _kernel;
+
+    sealed class Killed : Exception;
+}

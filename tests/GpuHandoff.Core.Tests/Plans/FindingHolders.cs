@@ -1,0 +1,227 @@
+using GpuHandoff.Goals;
+using GpuHandoff.Machines;
+using GpuHandoff.Simulation;
+
+namespace GpuHandoff.Core.Tests.Plans;
+
+/// <summary>Who uses a GPU is found however it is used, and named so that an admin knows whom to stop.</summary>
+public class FindingHolders
+{
+    const string Docker = "/system.slice/docker-4e8b1c9d2f7a4e8b1c9d2f7a4e8b1c9d2f7a4e8b1c9d2f7a4e8b1c9d2f7a1234.scope";
+
+    static SimulatedProcess Holding(SimulatedKernel kernel, string node, string name, string cgroup = "/system.slice/x.service")
+    {
+        var process = kernel.StartProcess(name, cgroup);
+        kernel.OpenNode(node, process);
+        return process;
+    }
+
+    [Theory]
+    [InlineData(FreeBy.Unload)]
+    [InlineData(FreeBy.Unbind)]
+    public void A_service_is_named_with_its_user_and_its_unit_and_not_a_byte_is_written(FreeBy by)
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        Holding(desk.Kernel, "/dev/nvidia0", "ollama", "/system.slice/ollama.service").User = 997;
+        var finding = desk.Refused(Target.Vfio, policy: Policy.Default with { By = by }).Findings.ShouldHaveSingleItem();
+        finding.What.ShouldBe("0000:01:00 (NVIDIA GeForce RTX 4090) is in use");
+        finding.Evidence[0].ShouldBe("4211 ollama (/dev/nvidia0) user ollama, ollama.service");
+        desk.Kernel.Calls.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void A_containers_own_node_is_found_by_its_number_and_the_container_is_named()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var process = desk.Kernel.StartProcess("python3", "/lxc/107/ns/system.slice/jupyter.service");
+        process.CommandLine = ["python3", "/srv/train.py"];
+        process.User = 100000;
+        process.PidNamespace = "pid:[4026532999]";
+        // Made with mknod in the container: another path, another inode, another owner.
+        desk.Kernel.OpenNode(new DeviceNode(195, 0, 0x1b6, 100000, 100000), "/srv/devices/gpu", process);
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence[0]
+            .ShouldBe("4211 python3 train.py (/srv/devices/gpu) in container 107");
+        var user = desk.Survey().Users.ShouldHaveSingleItem();
+        user.Of.ShouldBe(new Belonging(Container: new(ContainerKind.Lxc, "107"), User: "100000"));
+        user.Apart.ShouldBeTrue();
+    }
+
+    [Fact]
+    public void A_docker_container_is_named_by_the_digits_that_docker_shows()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        Holding(desk.Kernel, "/dev/nvidia-uvm", "python3", Docker);
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence[0]
+            .ShouldBe("4211 python3 (/dev/nvidia-uvm) in Docker container 4e8b1c9d2f7a");
+    }
+
+    [Fact]
+    public void A_process_in_other_namespaces_without_a_known_manager_is_told_to_be_in_a_container()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        Holding(desk.Kernel, "/dev/nvidia0", "cuda", "/").PidNamespace = "pid:[4026532999]";
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence[0]
+            .ShouldBe("4211 cuda (/dev/nvidia0) in a container (other namespaces)");
+    }
+
+    [Fact]
+    public void A_mapping_whose_descriptor_is_closed_is_found()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        var process = desk.Kernel.StartProcess("cuda");
+        desk.Kernel.OpenNode("/dev/nvidia0", process).KeepOnlyItsMapping();
+        desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem().Evidence
+            .ShouldBe(["4211 cuda (/dev/nvidia0, mapped) user alice"]);
+        desk.Planned(Target.Vfio, "02:00").Steps().ShouldNotBeEmpty();
+    }
+
+    [Theory]
+    [InlineData(FreeBy.Unload)]
+    [InlineData(FreeBy.Unbind)]
+    public void An_open_i2c_adapter_of_the_card_is_named_whichever_way_it_is_freed(FreeBy by)
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var adapter = desk.Kernel.List(new("/sys/bus/pci/devices/0000:01:00.0")).First(name => name.StartsWith("i2c-", StringComparison.Ordinal));
+        Holding(desk.Kernel, $"/dev/{adapter}", "ddcutil", "/user.slice/user-1000.slice/session-2.scope");
+        desk.Refused(Target.Vfio, policy: Policy.Default with { By = by }).Findings.ShouldHaveSingleItem()
+            .Evidence[0].ShouldBe($"4211 ddcutil (/dev/{adapter}) user alice");
+    }
+
+    [Fact]
+    public void A_console_on_the_card_is_no_user_but_a_program_that_draws_on_it_is()
+    {
+        var desk = new Desk(Hosts.NvidiaConsole());
+        desk.Planned(Target.Vfio).Steps().ShouldNotBeEmpty();
+        Holding(desk.Kernel, "/dev/fb0", "fbi");
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence.ShouldContain("4211 fbi (/dev/fb0) user root, x.service");
+    }
+
+    [Fact]
+    public void A_card_that_logind_keeps_open_is_freed_by_ending_the_session_and_not_by_stopping_logind()
+    {
+        var desk = new Desk(Hosts.SingleGpu(new(Modeset: true)));
+        var card = "/dev/dri/" + desk.Survey().DrmCards.Single().Nodes[0];
+        desk.Kernel.OpenNode(card, desk.Kernel.StartProcess("systemd", "/init.scope", pid: 1));
+        Holding(desk.Kernel, card, "systemd-logind", "/system.slice/systemd-logind.service");
+        var finding = desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem();
+        finding.Evidence.ShouldContain($"1 systemd ({card}) user root");
+        finding.Evidence.ShouldContain($"4211 systemd-logind ({card}) user root, systemd-logind.service");
+        finding.Hint.ShouldStartWith("end the graphical session");
+    }
+
+    [Fact]
+    public void An_initialised_card_that_nobody_shows_is_told_with_those_who_might_be_it()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        var gpu = desk.Survey().Gpus[0].Address;
+        var process = desk.Kernel.StartProcess("cuda", "/system.slice/cuda.service");
+        desk.Kernel.RegisterWithUvm(desk.Kernel.OpenNode("/dev/nvidia-uvm", process), gpu);
+        desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem().Evidence.ShouldBe(
+        [
+            "nvidia has 1 interrupts for 0000:01:00.0, and no process shows a node of it open",
+            "maybe 4211 cuda (/dev/nvidia-uvm) user root, cuda.service",
+        ]);
+    }
+
+    [Fact]
+    public void Persistence_mode_without_a_daemon_is_told_by_name()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        desk.Kernel.SetLegacyPersistence(desk.Survey().Gpus[0].Address, on: true);
+        var finding = desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem();
+        finding.Evidence.ShouldBe(["nvidia has 1 interrupts for 0000:01:00.0, and no process shows a node of it open"]);
+        finding.Hint.ShouldBe(
+            "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell");
+    }
+
+    [Fact]
+    public void The_jack_of_a_sound_card_may_stay_open_and_its_mixer_may_not()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var audio = desk.Survey().Gpus[0].Functions[1];
+        Holding(desk.Kernel, audio.YieldingNodes.ShouldHaveSingleItem().Path, "systemd-logind", "/system.slice/systemd-logind.service");
+        desk.Planned(Target.Vfio).Steps().ShouldNotBeEmpty();
+        Holding(desk.Kernel, "/dev/snd/controlC0", "pipewire", "/user.slice/user-1000.slice/user@1000.service/session.slice/pipewire.service");
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence.ShouldBe(["4212 pipewire (/dev/snd/controlC0) user alice"]);
+    }
+
+    [Fact]
+    public void What_is_plugged_into_the_cards_usb_port_does_not_leave_the_host_unasked()
+    {
+        var functions = Hosts.Card(1).Append(Hosts.Function(1, 2, 0x1ada, 0x0c0330) with { UsbDevices = ["USB Receiver"] });
+        var desk = new Desk(new HostBuilder().With(functions).WithNvidiaDriver(new()).Loading("snd_hda_intel", "xhci_pci", "nvidia").Boot());
+        var finding = desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem();
+        finding.What.ShouldBe("0000:01:00.2 (10de:1ada USB controller) has USB devices");
+        finding.Evidence.ShouldBe(["3-1 USB Receiver"]);
+        finding.Hint.ShouldBe("unplug them, or let them go to the VM too: --accept-neighbour 0000:01:00.2");
+        desk.Done(Target.Vfio, policy: Policy.Default with { Accepted = [desk.Survey().Gpus[0].Functions[2].Address] });
+    }
+
+    [Fact]
+    public void A_vm_is_named_by_its_number()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        desk.Done(Target.Vfio);
+        desk.Kernel.StartVm("111", [.. desk.Survey().Gpus[0].Functions.Select(f => f.Address)]);
+        desk.Refused(Target.Host).Findings.ShouldHaveSingleItem().Evidence.ShouldBe(["4211 kvm (/dev/vfio/11) VM 111"]);
+    }
+
+    [Fact]
+    public void A_vm_that_is_gone_but_not_done_still_has_the_card()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        desk.Done(Target.Vfio);
+        var vm = desk.Kernel.StartVm("111", [.. desk.Survey().Gpus[0].Functions.Select(f => f.Address)]);
+        desk.Kernel.StopVm(vm, teardown: TimeSpan.FromSeconds(3));
+        var finding = desk.Refused(Target.Host).Findings.ShouldHaveSingleItem();
+        finding.Code.ShouldBe("vm-has-the-gpu");
+        finding.Evidence.ShouldBe(["vfio-pci has 2 open devices and no process shows one: a VM that is just ending, or a hidden descriptor"]);
+        desk.Kernel.Pause(TimeSpan.FromSeconds(3));
+        desk.Done(Target.Host);
+    }
+
+    [Fact]
+    public void Another_vm_with_another_card_keeps_nobody_from_handing_this_one_back()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        desk.Done(Target.Vfio, "all");
+        desk.Kernel.StartVm("111", [.. desk.Survey().Gpus[1].Functions.Select(f => f.Address)]);
+        desk.Survey().Vfio.ShouldBe(new VfioUse(Open: 2, Shown: 2));
+        desk.Done(Target.Host, "01:00");
+    }
+
+    [Fact]
+    public void A_dying_vm_is_seen_next_to_a_running_one()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        desk.Done(Target.Vfio, "all");
+        var gpus = desk.Survey().Gpus;
+        desk.Kernel.StartVm("111", [.. gpus[1].Functions.Select(f => f.Address)]);
+        desk.Kernel.StopVm(desk.Kernel.StartVm("112", [gpus[0].Address]), teardown: TimeSpan.FromSeconds(3));
+        desk.Refused(Target.Host, "01:00").Findings.ShouldHaveSingleItem().Evidence[0].ShouldStartWith("vfio-pci has 1 open devices");
+    }
+
+    [Fact]
+    public void Nobody_is_looked_for_where_the_counts_say_that_there_is_nobody()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        desk.Kernel.StartProcess("sshd");
+        desk.Survey().Users.ShouldBeEmpty();
+        GpuHandoff.Survey.Holders.AreDue(desk.Survey()).ShouldBeFalse();
+    }
+
+    [Theory]
+    [InlineData("/dev/nvidiactl")]
+    [InlineData("/dev/nvidia-modeset")]
+    [InlineData("/dev/dri/card0")]
+    [InlineData("/dev/dri/renderD128")]
+    [InlineData("/dev/snd/pcmC0D3p")]
+    [InlineData("/dev/fb0")]
+    [InlineData("/dev/i2c-3")]
+    public void A_look_is_due_whichever_node_is_open(string node)
+    {
+        var desk = new Desk(Hosts.NvidiaConsole());
+        Holding(desk.Kernel, node, "holder");
+        desk.Survey().Users.ShouldHaveSingleItem().Path.ShouldBe(node);
+    }
+}

@@ -1,0 +1,45 @@
+namespace GpuHandoff.Linux.Tests;
+
+public sealed class FileLocksTests : IDisposable
+{
+    readonly TempFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public void A_lock_is_had_by_one_at_a_time_and_its_holder_can_be_named()
+    {
+        var (one, other) = (Locks(), Locks());
+        using (one.Try("gpu-0000:01:00.0", shared: false).ShouldNotBeNull())
+        {
+            other.Try("gpu-0000:01:00.0", shared: false).ShouldBeNull();
+            other.Try("gpu-0000:01:00.0", shared: true).ShouldBeNull();
+            other.Holder("gpu-0000:01:00.0").ShouldStartWith($"{Environment.ProcessId} ");
+            using var another = other.Try("gpu-0000:02:00.0", shared: false).ShouldNotBeNull("another card is another lock");
+        }
+        using var then = other.Try("gpu-0000:01:00.0", shared: false).ShouldNotBeNull();
+    }
+
+    [Fact]
+    public void A_lock_that_is_shared_lets_others_share_it_and_nobody_have_it_alone()
+    {
+        var (one, other) = (Locks(), Locks());
+        var held = one.Try("modules", shared: false).ShouldNotBeNull();
+        other.Try("modules", shared: true).ShouldBeNull();
+        held.Share().ShouldBeTrue();
+        var both = other.Try("modules", shared: true).ShouldNotBeNull();
+        Locks().Try("modules", shared: false).ShouldBeNull();
+        held.Dispose();
+        both.Dispose();
+        using var alone = Locks().Try("modules", shared: false).ShouldNotBeNull();
+    }
+
+    [Fact]
+    public void Only_its_owner_may_look_at_the_folder_of_locks()
+    {
+        using var held = Locks().Try("modules", shared: false);
+        File.GetUnixFileMode(_folder["run"]).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+    }
+
+    FileLocks Locks() => new(new LinuxKernel(hand: null), _folder["run"]);
+}

@@ -6,10 +6,10 @@ UNIT     := tests/GpuHandoff.Core.Tests tests/GpuHandoff.Linux.Tests tests/GpuHa
 SOURCES   = $(shell find src -name '*.cs' -o -name '*.csproj' -o -name '*.txt') Directory.Build.props Directory.Packages.props src/Directory.Build.props
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit format lab bench publish install uninstall clean
+.PHONY: help build demo test unit format lab bench bench-holders publish install uninstall clean
 
 help:		## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build:		## Compile everything; warnings are errors
 	$(DOTNET) build $(SOLUTION) --nologo -v quiet
@@ -37,23 +37,36 @@ lab: build publish	## Run the real NVIDIA modules in QEMU; the first run builds 
 bench: build publish	## Measure in the lab and write docs/performance.md
 	$(DOTNET) run --project bench/GpuHandoff.Bench --no-build
 
+bench-holders: build	## Measure the search for a GPU's users alone, on this machine
+	$(DOTNET) run --project bench/GpuHandoff.Bench --no-build -- holders
+
 publish: $(BINARY)	## Make the one native binary that a host needs
 $(BINARY): $(SOURCES) packaging/publish
 	packaging/publish $@
 
 PREFIX ?= /usr/local
-install: publish	## Install the binary, the man page and the completions below PREFIX
+UNITDIR ?= /etc/systemd/system
+UNITS  := gpu-handoff-recover.service gpu-handoff-recover.timer
+install: publish	## Install the binary, the man page, the completions and the units of recover
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/gpu-handoff
 	install -D -m 0644 packaging/gpu-handoff.8 $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
 	install -D -m 0644 packaging/completions/gpu-handoff.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
+	@for unit in $(UNITS); do \
+		echo "install $(DESTDIR)$(UNITDIR)/$$unit"; \
+		install -d $(DESTDIR)$(UNITDIR) && \
+		sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit && \
+		chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
+	@echo "to have crashes ended by themselves: systemctl enable --now $(UNITS)"
 
 uninstall:	## Remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/sbin/gpu-handoff $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
+	-[ -n "$(DESTDIR)" ] || systemctl disable --quiet --now $(UNITS)
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 
 clean:		## Remove everything that was built
 	rm -rf artifacts

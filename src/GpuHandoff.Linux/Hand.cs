@@ -110,6 +110,7 @@ public sealed class Hand : IDisposable
             {
                 ["write", var path, var text] => RiskyCalls.Write(path, text),
                 ["read", var path] => RiskyCalls.Read(path),
+                ["bytes", var path, var count] => RiskyCalls.ReadBytes(path, int.Parse(count)),
                 ["rmmod", var module] => RiskyCalls.UnloadModule(module),
                 ["modprobe", .. var rest] => RiskyCalls.Modprobe(rest),
                 _ => (Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\"", null),

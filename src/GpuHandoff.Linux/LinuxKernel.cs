@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Buffers.Binary;
 using System.Text;
 using GpuHandoff.Kernel;
@@ -14,6 +15,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
 
     // modprobe --dry-run reads files, and a file system may hang as well as a card.
     static readonly TimeSpan _lookUp = TimeSpan.FromSeconds(10);
+
+    // The kernel itself waits 60 s for a device to come back (pci.c:pci_dev_wait).
+    static readonly TimeSpan _reset = TimeSpan.FromSeconds(65);
 
     Hand? _eyes;
 
@@ -60,8 +64,16 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     }
 
     public string? ReadSlow(SysPath file, TimeSpan budget) =>
-        // One that only looks may be kept waiting, too.
-        (hand ?? (_eyes ??= Hand.Start(Environment.ProcessPath ?? "/proc/self/exe"))).Ask($"read {file}", budget, Uptime, "read", file.Text);
+        HandOrEyes().Ask($"read {file}", budget, Uptime, "read", file.Text);
+
+    // Config space, where it is, waits for a reset that somebody has begun (drivers/pci/access.c:pci_wait_cfg).
+    public byte[]? ReadBytes(SysPath file, int count) =>
+        HandOrEyes().Ask($"read {file}", _reset, Uptime, "bytes", file.Text, count.ToString(CultureInfo.InvariantCulture)) is { } text
+            ? Convert.FromHexString(text)
+            : null;
+
+    // One that only looks may be kept waiting, too.
+    Hand HandOrEyes() => hand ?? (_eyes ??= Hand.Start(Environment.ProcessPath ?? "/proc/self/exe"));
 
     public IReadOnlyList<string> List(SysPath folder)
     {

@@ -24,6 +24,24 @@ static class RiskyCalls
         }
     }
 
+    /// <summary>The first bytes in hexadecimal: a message is text.</summary>
+    public static (int Errno, string Reason, string? Text) ReadBytes(string path, int count)
+    {
+        var file = Libc.Open(path, Libc.ReadOnly | Libc.CloseOnExec);
+        if (file < 0)
+            return Libc.LastError() is Errno.NoEntry or Errno.NotDirectory ? Done : Failed();
+        try
+        {
+            var bytes = new byte[Math.Clamp(count, 0, 4096)];
+            var got = Libc.Read(file, bytes, bytes.Length);
+            return got < 0 ? Failed() : Done with { Text = Convert.ToHexString(bytes, 0, (int)got) };
+        }
+        finally
+        {
+            _ = Libc.Close(file);
+        }
+    }
+
     public static (int Errno, string Reason, string? Text) Write(string path, string text)
     {
         var file = Libc.Open(path, Libc.WriteOnly | Libc.CloseOnExec);

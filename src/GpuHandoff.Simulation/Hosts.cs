@@ -33,6 +33,7 @@ public static class Hosts
         ("firmware-console", () => FirmwareConsole()),
         ("nvidia-console", () => NvidiaConsole()),
         ("vfio-built-in", () => VfioBuiltIn()),
+        ("resizable-bar", () => ResizableBar()),
     ];
 
     /// <summary>An RTX 4090 with its audio function, alone in their group, behind a root port; all NVIDIA modules loaded.</summary>
@@ -122,6 +123,17 @@ public static class Hosts
     /// <summary>vfio-pci is part of the kernel: nothing to load, and nothing to unload.</summary>
     public static SimulatedKernel VfioBuiltIn(DriverOption? driver = null) =>
         Nvidia(driver, Card(1, bootVga: true)).WithBuiltIn("vfio", "vfio_pci_core", "vfio_pci", "vfio_iommu_type1").Boot();
+
+    /// <summary>A card whose BAR 1 can be 64 MiB to 16 GiB and is 256 MiB, and which may sleep, all its functions too.</summary>
+    public static SimulatedKernel ResizableBar(DriverOption? driver = null)
+    {
+        var card = Card(1, bootVga: true);
+        var kernel = Nvidia(driver, [.. card.Select(function => function.Resources.Count > 0
+            ? function with { BarSizes = new Dictionary<int, ulong> { [1] = 0x7fc0 } } : function)]).Boot();
+        foreach (var device in kernel.Devices.Where(device => device.Driver != "pcieport"))
+            device.PowerControl = "auto";
+        return kernel;
+    }
 
     // ---- parts ----
 

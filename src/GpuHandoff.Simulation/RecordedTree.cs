@@ -47,6 +47,8 @@ public sealed class RecordedTree : IKernel
 
     public string? ReadSlow(SysPath file, TimeSpan budget) => Read(file);
 
+    public byte[]? ReadBytes(SysPath file, int count) => (tree.Find(file.Text) as TextFile)?.First(count);
+
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
         : [];
@@ -90,7 +92,7 @@ public sealed class RecordedTree : IKernel
             DirectoryInfo deeper => (info.Name, new Folder(() => Children(deeper))),
             _ when info.Name.EndsWith(Unrecorded, StringComparison.Ordinal) =>
                 (info.Name[..^Unrecorded.Length], new TextFile(static () => null)),
-            _ => (info.Name, (Entry)new TextFile(() => File.ReadAllText(info.FullName))),
+            _ => (info.Name, (Entry)new TextFile(() => File.ReadAllText(info.FullName)) { Bytes = () => File.ReadAllBytes(info.FullName) }),
         });
 
     Folder Dev(string folder) => new(() => nodes.In(folder).Select(child =>

@@ -23,6 +23,7 @@ public sealed partial class SimulatedKernel
             text.Append(CultureInfo.InvariantCulture, $" power={device.PowerControl} d3cold={(device.D3ColdAllowed ? 1 : 0)}");
             text.Append(CultureInfo.InvariantCulture, $" reset={string.Join(',', device.ResetMethods)} minor={device.Minor?.ToString() ?? "-"}");
             text.Append(CultureInfo.InvariantCulture, $" users={device.UsageCount} sound={device.SoundCard?.ToString() ?? "-"}");
+            text.Append(CultureInfo.InvariantCulture, $" bars={string.Join(',', device.Resources.Index().Where(bar => bar.Item.End > bar.Item.Start).Select(bar => $"{bar.Index}:{(bar.Item.End - bar.Item.Start + 1) >> 10}K"))}");
             text.Append(CultureInfo.InvariantCulture, $" drm={string.Join(',', Drm.Of(device).Select(CardText).DefaultIfEmpty("-"))}\n");
         }
         var left = WithoutWhatTheyNeed(butModules);

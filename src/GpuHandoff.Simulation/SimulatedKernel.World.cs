@@ -105,14 +105,35 @@ public sealed partial class SimulatedKernel
         Later(time, () => found.State = "live");
     }
 
-    /// <summary>Probing this function with this driver fails from now on; 0 heals it.</summary>
-    public void FailProbe(string driver, PciAddress function, int errno)
+    /// <summary>Probing this function with this driver fails from now on, or so many times; 0 heals it.</summary>
+    public void FailProbe(string driver, PciAddress function, int errno, int times = int.MaxValue)
     {
         if (errno == 0)
             ProbeFaults.Remove((driver, function));
         else
-            ProbeFaults[(driver, function)] = errno;
+            ProbeFaults[(driver, function)] = new(errno, times, null);
     }
+
+    /// <summary>Probing this function with this driver fails until it was reset in this way: <c>flr</c>, <c>subordinate</c>, <c>rescan</c>.</summary>
+    public void FailProbeUntil(string reset, string driver, PciAddress function, int errno) =>
+        ProbeFaults[(driver, function)] = new(errno, int.MaxValue, reset);
+
+    /// <summary>What a reset, of any kind, does to a function besides: called with its address and the way, after it.</summary>
+    public Action<PciAddress, string>? WhenReset { get; set; }
+
+    internal void HasBeenReset(PciDevice device, string how)
+    {
+        ResetLog.Add($"{device.Address} {how}");
+        foreach (var key in ProbeFaults.Where(fault => fault.Key.Device == device.Address && fault.Value.Until == how).Select(fault => fault.Key).ToList())
+            ProbeFaults.Remove(key);
+        WhenReset?.Invoke(device.Address, how);
+    }
+
+    /// <summary>A memory window shows another size from now on; 0: it found no place.</summary>
+    public void ShrinkBar(PciAddress function, int bar, ulong size) => Device(function).Resize(bar, size);
+
+    /// <summary>The next enumeration gives a memory window another size; 0: it finds no place (H30).</summary>
+    public void ShrinkBarAtRescan(PciAddress function, int bar, ulong size) => SizesAtRescan[(function, bar)] = size;
 
     /// <summary>The function falls off the bus: its registers read as ones, no probe works, no rescan finds it.</summary>
     public void LoseDevice(PciAddress function)
@@ -145,6 +166,7 @@ public sealed partial class SimulatedKernel
         public TimeSpan Uptime => kernel.Uptime;
         public string? Read(SysPath file) => kernel.Read(file);
         public string? ReadSlow(SysPath file, TimeSpan budget) => kernel.ReadSlow(file, budget);
+        public byte[]? ReadBytes(SysPath file, int count) => kernel.ReadBytes(file, count);
         public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
         public string? Link(SysPath link) => kernel.Link(link);
         public bool Exists(SysPath path) => kernel.Exists(path);

@@ -84,7 +84,8 @@ public sealed partial class SimulatedKernel : IKernel
     internal Nodes Nodes { get; } = new();
     internal Processes Processes { get; } = new();
     internal Guests Guests { get; }
-    internal Dictionary<(string Driver, PciAddress Device), int> ProbeFaults { get; } = [];
+    internal Dictionary<(string Driver, PciAddress Device), ProbeFault> ProbeFaults { get; } = [];
+    internal Dictionary<(PciAddress Device, int Bar), ulong> SizesAtRescan { get; } = [];
     internal HashSet<PciAddress> LostHardware { get; } = [];
     internal int UvmMajor { get; set; }
 
@@ -107,6 +108,8 @@ public sealed partial class SimulatedKernel : IKernel
         }
         return Read(file);
     }
+
+    public byte[]? ReadBytes(SysPath file, int count) => (tree.Find(file.Text) as TextFile)?.First(count);
 
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]

@@ -134,10 +134,10 @@ public partial class Documents
             yield return (block.Split([' ', '\n'])[0], [.. LongOption.Matches(block).Select(m => m.Value)]);
     }
 
-    [GeneratedRegex(@"(?<![\w-])--[a-z][a-z-]*")]
+    [GeneratedRegex(@"(?<![\w-])--[a-z][a-z0-9-]*")]
     static partial Regex LongOption { get; }
 
-    [GeneratedRegex(@"(?<=\s)-l ([a-z][a-z-]*)")]
+    [GeneratedRegex(@"(?<=\s)-l ([a-z][a-z0-9-]*)")]
     static partial Regex FishOption { get; }
 
     [GeneratedRegex(@"```[^\n]*\n.*?```|`[^`\n]+`", RegexOptions.Singleline)]

@@ -13,9 +13,12 @@ public sealed class FileLedgerTests : IDisposable
 
     static readonly Home _home = new(
         "boot-1", _gpu,
-        [new(_gpu, new("nvidia")), new(_gpu with { Function = 1 }, new("snd_hda_intel", "none")), new(_gpu with { Function = 2 }, new(null))],
+        [new(_gpu, new("nvidia")) { Power = new("auto", true), Bar1 = 256UL << 20 }, new(_gpu with { Function = 1 }, new("snd_hda_intel", "none")), new(_gpu with { Function = 2 }, new(null))],
         [new("nvidia_drm", ["modeset=Y", "fbdev=Y"])],
         [new("/dev/nvidia0", new(195, 0, 0x1b6, 0, 44))]);
+
+    static readonly Ladder _ladder = new(
+        [Rung.Function, Rung.Bus, Rung.Rescan], [_gpu, _gpu with { Function = 1 }], new(0, 0, 1, 0), ["flr"]);
 
     readonly TempFolder _folder = new();
 
@@ -38,6 +41,20 @@ public sealed class FileLedgerTests : IDisposable
         ledger.Forget(_gpu);
         ledger.Homes().ShouldBeEmpty();
         ledger.Forget(_gpu);
+    }
+
+    [Fact]
+    public void A_record_of_the_first_version_is_read_and_knows_no_power_settings()
+    {
+        var ledger = new FileLedger(_folder["state"]);
+        ledger.Keep(_home);
+        File.WriteAllText(Directory.GetFiles(_folder["state"]).Single(), """
+            {"bootId":"boot-1","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],
+             "modules":[],"nodes":[],"version":1}
+            """);
+        var home = ledger.Homes().ShouldHaveSingleItem();
+        home.Version.ShouldBe(1);
+        home.Functions.ShouldHaveSingleItem().ShouldBe(new FunctionHome(_gpu, new("nvidia")));
     }
 
     [Fact]
@@ -182,11 +199,17 @@ public sealed class FileLedgerTests : IDisposable
             new UnloadDriver("nvidia", [], [new(_gpu, new("nvidia"))]), new LoadDriver("nvidia", [], [new(_gpu, new("nvidia"))]),
             new Rebind(_gpu, null, Owner.VfioKept), new LetKernelPick(_gpu, new(0x10de, 0x2684), Owner.VfioKept), new AwaitIdle(_gpu),
             new RemoveNodes(_home.Nodes), new MakeNodes(_home.Nodes),
+            new HoldPower([new(_gpu, new("auto", true), new("on", false)), new(_gpu with { Function = 1 }, new(null, true), new(null, false))]),
+            new ResizeBar(_gpu, 256UL << 20, 16UL << 30),
+            new Rebind(_gpu, Owner.VfioKept, new("nvidia")) { Ladder = _ladder },
+            new Rebind(_gpu, new(null), Owner.VfioKept) { Ladder = _ladder, ResetFirst = true },
+            new LoadDriver("nvidia", [], [new(_gpu, new("nvidia"))]) { Ladders = [_ladder] },
         ];
         var plan = new Plan(Target.Vfio, [_gpu], "all of them", [new("one", steps)]);
         var text = System.Text.Json.JsonSerializer.Serialize(plan, Formats.Json.Default.Plan);
         var read = System.Text.Json.JsonSerializer.Deserialize(text, Formats.Json.Default.Plan).ShouldNotBeNull();
         read.Steps().Select(s => s.Say()).ShouldBe(plan.Steps().Select(s => s.Say()));
+        read.Steps().Select(s => s.SayElse()).ShouldBe(plan.Steps().Select(s => s.SayElse()));
         read.Steps().Select(s => s.GetType()).ShouldBe(plan.Steps().Select(s => s.GetType()));
     }
 }

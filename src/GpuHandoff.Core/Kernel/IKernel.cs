@@ -22,6 +22,9 @@ public interface IKernel
     /// </summary>
     string? ReadSlow(SysPath file, TimeSpan budget);
 
+    /// <summary>The first bytes of a file, at most so many; null where there is no such file.</summary>
+    byte[]? ReadBytes(SysPath file, int count);
+
     /// <summary>The names in a folder in ordinal order; empty where there is no such folder.</summary>
     IReadOnlyList<string> List(SysPath folder);
 

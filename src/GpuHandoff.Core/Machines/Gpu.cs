@@ -13,6 +13,9 @@ public sealed record Gpu(PciAddress Address, ImmutableArray<PciFunction> Functio
 
     public string? Uuid { get; init; }
 
+    /// <summary>Null: it sits on a root bus.</summary>
+    public Upstream? Upstream { get; init; }
+
     public PciFunction Display() => Functions.First(f => f.Address == Address);
 
     public bool IsNvidia() => Display().Id.Vendor == PciId.Nvidia;

@@ -47,7 +47,7 @@ public static class Planner
     }
 
     static bool IsMet(Machine machine, Gpu gpu, Goal goal, Policy policy) => goal.Target == Target.Vfio
-        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept)
+        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept && !Resizes(f, policy))
         : gpu.Functions.All(f => HomeComing.Of(new(machine, gpu, goal, policy, policy.By), f) is { } home
             ? f.Owner == home
             : !f.IsOnVfio() && f.Owner.Only is null);
@@ -56,10 +56,13 @@ public static class Planner
     static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
         gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
 
+    static bool Resizes(PciFunction function, Policy policy) =>
+        policy.Bar1 is { } size && function.Class.IsDisplay() && function.Bar1() != size;
+
     static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way)
     {
-        var leaving = goal.Gpus.SelectMany(g => Leaving(g, policy)).DistinctBy(f => f.Address)
-            .Where(f => f.Owner != Owner.VfioKept).ToImmutableArray();
+        var everything = goal.Gpus.SelectMany(g => Leaving(g, policy)).DistinctBy(f => f.Address).ToImmutableArray();
+        var leaving = everything.Where(f => f.Owner != Owner.VfioKept || Resizes(f, policy)).ToImmutableArray();
         var onNvidia = leaving.Where(f => f.Owner.Driver == "nvidia").ToImmutableArray();
         var unload = way == FreeBy.Unload && onNvidia is not [];
         var notes = ImmutableArray.CreateBuilder<string>();
@@ -68,13 +71,17 @@ public static class Planner
         if (leaving is not [] && !machine.Drivers.Contains(Owner.Vfio))
             phases.Add("prepare", new LoadModule("vfio_pci", [], Stays: true));
 
+        // Before the first driver lets go: functions that idle without one all at once have not woken up again.
+        if (Hold(everything) is { } hold)
+            phases.Add("power", hold);
+
         // Siblings first: the one that might block (an open sound card) blocks before the card itself is touched.
         foreach (var function in leaving.Where(f => !f.Class.IsDisplay()))
             phases.Add("siblings", new Rebind(function.Address, function.Owner, Owner.VfioKept));
 
         // A card without a driver, or on another one than nvidia: no modules of ours to think of.
         foreach (var function in leaving.Where(f => f.Class.IsDisplay() && !onNvidia.Contains(f)))
-            phases.Add("bind", new Rebind(function.Address, function.Owner, Owner.VfioKept));
+            Lend(phases, function, function.Owner, goal, policy);
 
         if (unload)
         {
@@ -82,9 +89,12 @@ public static class Planner
                 phases.Add("release", new RemoveNodes(machine.Nodes));
             foreach (var module in NvidiaStack.Loaded(machine).Where(m => m.Name != "nvidia"))
                 phases.Add("release", new UnloadModule(module.Name, module.Parameters));
-            phases.Add("release", new UnloadDriver("nvidia", [], [.. onNvidia.Select(f => new FunctionHome(f.Address, f.Owner))]));
+            phases.Add("release", new UnloadDriver("nvidia", [], [.. onNvidia.Select(f => new FunctionHome(f.Address, f.Owner))])
+            {
+                Ladders = Ladders(goal, policy, onNvidia),
+            });
             foreach (var function in onNvidia)
-                phases.Add("bind", new Rebind(function.Address, new(null, Owner.Vfio), Owner.VfioKept));
+                Lend(phases, function, new(null, Owner.Vfio), goal, policy);
         }
         else
         {
@@ -95,7 +105,7 @@ public static class Planner
             foreach (var function in onNvidia)
             {
                 phases.Add("release", new AwaitIdle(function.Address));
-                phases.Add("bind", new Rebind(function.Address, function.Owner, Owner.VfioKept));
+                Lend(phases, function, function.Owner, goal, policy);
             }
             // A run that was killed may have taken nvidia_drm from the cards that stay.
             var lost = drm.State == ModuleState.Absent
@@ -110,6 +120,13 @@ public static class Planner
             }
         }
 
+        if (policy.ResetFirst)
+        {
+            notes.AddRange(goal.Gpus.Where(g => LadderOf(g, policy) is null)
+                .Select(g => $"{g.Slot()} is not reset: the kernel offers no way that the policy allows and that hits nothing else"));
+            notes.AddRange(goal.Gpus.Where(g => !leaving.Any(f => f.Address == g.Address))
+                .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
+        }
         var names = Names(goal.Gpus);
         return new(Target.Vfio, Addresses(goal), phases.IsEmpty()
             ? $"{names} is on {Owner.Vfio} already: nothing to do"
@@ -120,6 +137,71 @@ public static class Planner
             Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy)).OfType<Home>()],
         };
     }
+
+    /// <summary>The power settings that a lent card keeps; null where it has them, or the kernel has no such files.</summary>
+    static HoldPower? Hold(IEnumerable<PciFunction> functions)
+    {
+        ImmutableArray<PowerChange> changes =
+            [.. from f in functions let now = f.Power where now is not null && now != now.Held() select new PowerChange(f.Address, now, now.Held())];
+        return changes is [] ? null : new(changes);
+    }
+
+    /// <summary>The card itself to vfio-pci, through a moment without any driver where its memory window is resized.</summary>
+    static void Lend(Phases phases, PciFunction function, Owner from, Goal goal, Policy policy)
+    {
+        var ladder = LadderOf(goal.Gpus.FirstOrDefault(g => g.Address == function.Address), policy);
+        // vfio-pci resets a card when a VM opens it and when it closes it: on a card that is there already no second one is due.
+        var reset = policy.ResetFirst && ladder is not null && !function.IsOnVfio();
+        if (Resizes(function, policy))
+        {
+            var none = new Owner(null, Owner.Vfio);
+            if (from != none)
+                phases.Add("bind", new Rebind(function.Address, from, none) { Ladder = Mending(ladder, from) });
+            phases.Add("bind", new ResizeBar(function.Address, function.Bar1(), policy.Bar1!.Value));
+            from = none;
+        }
+        phases.Add("bind", new Rebind(function.Address, from, Owner.VfioKept)
+        {
+            Ladder = reset ? ladder : Mending(ladder, from),
+            ResetFirst = reset,
+        });
+    }
+
+    /// <summary>NVIDIA's driver is what a reset may help; others are asked twice.</summary>
+    static Ladder? Mending(Ladder? ladder, Owner home) => home.Driver == "nvidia" ? ladder : null;
+
+    /// <summary>
+    /// The resets that the kernel offers for a card, the policy allows and that hit nothing else; null where there is none.
+    /// </summary>
+    static Ladder? LadderOf(Gpu? gpu, Policy policy)
+    {
+        if (gpu is null)
+            return null;
+        ImmutableArray<PciAddress> slot = [.. gpu.Functions.Where(f => !f.Class.IsBridge()).Select(f => f.Address)];
+        // A "bus" in the list is no promise: next to a sibling the kernel refuses it (pci.c:pci_parent_bus_reset).
+        ImmutableArray<string> methods = [.. gpu.Display().ResetMethods.Where(m => slot is [_] || m is not ("bus" or "cxl_bus"))];
+        ImmutableArray<Rung> rungs =
+        [
+            .. from rung in policy.Resets.Distinct().Order()
+               where rung switch
+               {
+                   Rung.Function => methods is not [],
+                   Rung.Bus => gpu.Upstream is { Resets: true, Strangers: [] },
+                   _ => true,
+               }
+               select rung,
+        ];
+        return rungs is [] ? null : new(rungs, slot, gpu.Upstream?.Bridge, methods);
+    }
+
+    static ImmutableArray<Ladder> Ladders(Goal goal, Policy policy, IEnumerable<PciFunction> functions) =>
+    [
+        .. from gpu in goal.Gpus
+           where functions.Any(f => f.Address.SharesSlotWith(gpu.Address))
+           let ladder = LadderOf(gpu, policy)
+           where ladder is not null
+           select ladder,
+    ];
 
     static string How(Machine machine, Goal goal, ImmutableArray<PciFunction> onNvidia, FreeBy way) => (onNvidia, way) switch
     {
@@ -145,7 +227,8 @@ public static class Planner
             notes.Add($"{function.Address} was on {Owner.Vfio} before it was handed over, and stays there (--claim takes it to the host)");
 
         var toNvidia = coming.Where(c => c.Home?.Driver == "nvidia" && c.Function.Owner != c.Home).ToList();
-        var others = coming.Where(c => c.Home?.Driver != "nvidia" && c.Function.Owner != c.Home).ToList();
+        var others = coming.Where(c => c.Home?.Driver != "nvidia"
+            && (c.Function.Owner != c.Home || (c.Function.IsOnVfio() && !IsTaken(machine, c.Function) && Unresize(machine, c.Function) is not null))).ToList();
         var drm = machine.Module("nvidia_drm");
 
         if (toNvidia is not [] && !machine.Module("nvidia").IsThere())
@@ -153,8 +236,13 @@ public static class Planner
             // nvidia does not load where no card is free for it, so the cards are let go first, aimed at it.
             foreach (var (function, _) in toNvidia.Where(c => c.Function.Owner.Driver is not null))
                 phases.Add("release", new Rebind(function.Address, function.Owner, new(null, "nvidia")));
+            foreach (var resize in toNvidia.Select(c => Unresize(machine, c.Function)).OfType<ResizeBar>())
+                phases.Add("bind", resize);
             phases.Add("bind", new LoadDriver(
-                "nvidia", Parameters(homes, "nvidia"), [.. toNvidia.Select(c => new FunctionHome(c.Function.Address, c.Home!))]));
+                "nvidia", Parameters(homes, "nvidia"), [.. toNvidia.Select(c => new FunctionHome(c.Function.Address, c.Home!))])
+            {
+                Ladders = Ladders(goal, policy, toNvidia.Select(c => c.Function)),
+            });
         }
         else if (toNvidia is not [])
         {
@@ -171,7 +259,12 @@ public static class Planner
                 notes.Add($"the card gets no DRM nodes: driver {machine.Nvidia} makes them only when nvidia_drm loads, and that is in use");
             }
             foreach (var (function, home) in toNvidia)
-                phases.Add("bind", new Rebind(function.Address, function.Owner, home!));
+            {
+                phases.Add("bind", new Rebind(function.Address, LetGo(phases, machine, function), home!)
+                {
+                    Ladder = LadderOf(goal.Gpus.FirstOrDefault(g => g.Address == function.Address), policy),
+                });
+            }
         }
 
         foreach (var module in ModulesOfHome(machine, homes, toNvidia is not [], phases.Unloads("nvidia_drm") ? drm : null))
@@ -180,7 +273,7 @@ public static class Planner
         foreach (var (function, home) in others)
         {
             var step = home is not null && (home.Driver is null || Available(machine, home.Driver))
-                ? (Step)new Rebind(function.Address, function.Owner, home)
+                ? (Step)new Rebind(function.Address, LetGo(phases, machine, function), home)
                 : new LetKernelPick(function.Address, function.Id, function.Owner);
             if (step is LetKernelPick && !function.IsOnVfio() && function.Owner.Only is null)
                 continue;
@@ -188,6 +281,19 @@ public static class Planner
                 phases.Add("siblings", new LoadModule(Profile.ModuleOf(wanted), [], Stays: true));
             phases.Add("siblings", step);
         }
+
+        // What stays on vfio-pci and is in use there keeps what it has: nobody asked for it back.
+        ImmutableArray<PowerChange> power =
+        [
+            .. from c in coming
+               let before = homes.Select(h => h.Find(c.Function.Address)?.Power).FirstOrDefault(p => p is not null)
+               let now = c.Function.Power
+               where before is { Control: null or "auto" or "on" } && now is not null && before != now
+               where c.Home?.Driver != Owner.Vfio || !IsTaken(machine, c.Function)
+               select new PowerChange(c.Function.Address, now, before),
+        ];
+        if (power is not [])
+            phases.Add("power", new HoldPower(power));
 
         var nodes = homes.SelectMany(h => h.Nodes).DistinctBy(n => n.Path)
             .Where(n => machine.Nodes.All(now => now != n)).ToImmutableArray();
@@ -203,6 +309,29 @@ public static class Planner
             Notes = notes.ToImmutable(),
             Forget = [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)],
         };
+    }
+
+    /// <summary>Whether somebody has it open: a VM, where it is on vfio-pci.</summary>
+    static bool IsTaken(Machine machine, PciFunction function) =>
+        machine.Users.Any(u => function.Nodes.Any(n => n.Node.IsSameDevice(u.Node)));
+
+    /// <summary>The card's memory window back to the size that it had; null where it has it, or nobody changed it.</summary>
+    static ResizeBar? Unresize(Machine machine, PciFunction function) =>
+        machine.Homes.Select(h => h.Find(function.Address)?.Bar1).FirstOrDefault(size => size is not null) is { } before
+            && function.Bar1Sizes.Contains(before) && function.Bar1() != before
+            ? new(function.Address, function.Bar1(), before)
+            : null;
+
+    /// <summary>Where a window must be resized, the card is let go before it is bound again; what it is bound from then.</summary>
+    static Owner LetGo(Phases phases, Machine machine, PciFunction function)
+    {
+        if (Unresize(machine, function) is not { } resize)
+            return function.Owner;
+        var none = new Owner(null, Owner.Vfio);
+        if (function.Owner != none)
+            phases.Add("bind", new Rebind(function.Address, function.Owner, none));
+        phases.Add("bind", resize);
+        return none;
     }
 
     /// <summary>The rest of NVIDIA's stack as it was; where nobody wrote that down, all of it that is installed.</summary>
@@ -231,9 +360,7 @@ public static class Planner
     static Home? Keep(Machine machine, Gpu gpu, Policy policy)
     {
         var kept = machine.HomeOf(gpu);
-        var functions = Leaving(gpu, policy)
-            .Select(f => new FunctionHome(f.Address, kept?.Of(f.Address) is { } before && IsOurDoing(f, before) ? before : f.Owner))
-            .ToImmutableArray();
+        var functions = Leaving(gpu, policy).Select(f => HomeOf(f, kept?.Find(f.Address), policy)).ToImmutableArray();
         var home = new Home(
             machine.BootId,
             gpu.Address,
@@ -242,6 +369,17 @@ public static class Planner
                 : gpu.IsNvidia() ? [.. NvidiaStack.Loaded(machine).Select(m => new ModuleHome(m.Name, m.Parameters))] : [],
             kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : []);
         return kept is not null && Same(kept, home) ? null : home;
+    }
+
+    static FunctionHome HomeOf(PciFunction now, FunctionHome? kept, Policy policy)
+    {
+        var ours = kept is not null && IsOurDoing(now, kept.Owner);
+        return new(now.Address, ours ? kept!.Owner : now.Owner)
+        {
+            // Held as we hold it, it may have been us, even where the driver shows no trace of us yet.
+            Power = kept?.Power is { } power && (ours || now.Power == power.Held()) ? power : now.Power,
+            Bar1 = kept?.Bar1 ?? (Resizes(now, policy) ? now.Bar1() : null),
+        };
     }
 
     static bool IsOurDoing(PciFunction function, Owner before) =>

@@ -182,8 +182,17 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             witness.Undoes(undo);
             try
             {
-                if (undo.Look(kernel) != Position.There)
-                    Reach(undo);
+                switch (undo.Look(kernel))
+                {
+                    case Position.There:
+                        break;
+                    case Position.Elsewhere:
+                        // Whoever moved it since had a reason, and may be using it.
+                        throw new KernelRefused(undo.Say(), 0, "somebody else has moved it since, so it was left alone");
+                    default:
+                        Reach(undo);
+                        break;
+                }
                 journal?.Undone(begun.Index);
             }
             catch (LedgerRefused refused)

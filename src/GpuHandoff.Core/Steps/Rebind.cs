@@ -1,6 +1,8 @@
+using System.Text.Json.Serialization;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Steps;
 
@@ -8,11 +10,25 @@ namespace GpuHandoff.Steps;
 /// <param name="From">Null: from whatever it has.</param>
 public sealed record Rebind(PciAddress Function, Owner? From, Owner To) : Step
 {
+    /// <summary>What mends the card where the host's driver does not take it back: on the way there, or as the undo.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public Ladder? Ladder { get; init; }
+
+    /// <summary>Reset the card while no driver has it.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool ResetFirst { get; init; }
+
     public override string Say() => From is not null && From.Driver == To.Driver
         ? $"{Function}: stays on {To}, override {From.Only ?? "(null)"} → {To.Only ?? "(null)"}"
-        : $"{Function}: {From?.ToString() ?? "its driver"} → {To}";
+        : $"{Function}: {From?.ToString() ?? "its driver"} → {To}{(ResetFirst ? ", with a reset before" : "")}";
 
-    public override Step? Undo() => From is null ? null : this with { From = To, To = From };
+    public override string? SayElse() => Mends() is { } ladder
+        ? $"if {To} does not take it: once more{string.Concat(ladder.Rungs.Select(r => $", then {ladder.Say(r)}"))}"
+        : ResetFirst && Ladder is { Rungs: [_, _, ..] rungs }
+        ? $"if {Ladder.Say(rungs[0])} does not work: {string.Join(", then ", rungs.Skip(1).Select(Ladder.Say))}"
+        : null;
+
+    public override Step? Undo() => From is null ? null : this with { From = To, To = From, ResetFirst = false };
 
     public override Position Look(IKernel kernel) => Binding.Of(Function, kernel) switch
     {
@@ -29,8 +45,13 @@ public sealed record Rebind(PciAddress Function, Owner? From, Owner To) : Step
         Binding.Release(Function, To.Driver, kernel, limits);
         if (To.Driver is not { } driver)
             return;
-        Binding.Bind(Function, driver, kernel, limits);
+        if (ResetFirst && Ladder is not null && Surveyor.DriverOf(Function, kernel) is null)
+            Resetting.Any(Ladder, Function, kernel, limits);
+        Binding.Bind(Function, driver, kernel, limits, Mends());
         // Settled on its driver, it gets the override that it shall keep.
         Binding.Aim(Function, To.Only, kernel, limits);
     }
+
+    /// <summary>vfio-pci resets a card itself when a VM opens it: what it does not take, no reset makes it take.</summary>
+    Ladder? Mends() => To.Driver is null or Owner.Vfio ? null : Ladder;
 }

@@ -18,6 +18,8 @@ namespace GpuHandoff.Steps;
 [JsonDerivedType(typeof(AwaitIdle), "await-idle")]
 [JsonDerivedType(typeof(RemoveNodes), "remove-nodes")]
 [JsonDerivedType(typeof(MakeNodes), "make-nodes")]
+[JsonDerivedType(typeof(HoldPower), "hold-power")]
+[JsonDerivedType(typeof(ResizeBar), "resize-bar")]
 public abstract record Step
 {
     /// <summary>What it does, in one sentence without a full stop.</summary>
@@ -27,6 +29,9 @@ public abstract record Step
     public abstract Step? Undo();
 
     public virtual string SayNoUndo() => "nothing to undo";
+
+    /// <summary>What it does beyond its sentence where the machine resists; null: nothing.</summary>
+    public virtual string? SayElse() => null;
 
     public abstract Position Look(IKernel kernel);
 

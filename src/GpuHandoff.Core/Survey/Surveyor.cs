@@ -44,6 +44,48 @@ public static class Surveyor
     public static string? OverrideOf(PciAddress function, IKernel kernel) =>
         kernel.ReadSlow(Sys.Function(function) / "driver_override", _slowRead) is { } text and not ("(null)" or "") ? text : null;
 
+    /// <summary>What the kernel may do to a function that idles; null where it does not tell, or the function has left the bus.</summary>
+    public static Power? PowerOf(PciAddress function, IKernel kernel)
+    {
+        var path = Sys.Function(function);
+        var control = kernel.Read(path / "power/control");
+        bool? cold = kernel.Read(path / "d3cold_allowed") switch { "1" => true, "0" => false, _ => null };
+        return control is null && cold is null ? null : new(control, cold);
+    }
+
+    public static ImmutableArray<Bar> BarsOf(PciAddress function, IKernel kernel) =>
+        ResourceTable.Parse(kernel.Read(Sys.Function(function) / "resource") ?? "");
+
+    /// <summary>
+    /// Whether a function that the kernel still lists answers no more: all that is read from the bus where nothing answers
+    /// is ones. The <c>vendor</c> file would not tell, it is what was read at enumeration (pci-sysfs.c:pci_config_attr).
+    /// </summary>
+    public static bool IsGone(PciAddress function, IKernel kernel) =>
+        kernel.ReadBytes(Sys.Function(function) / "config", 2) is [0xff, 0xff];
+
+    /// <summary>The bridge above a function now; null on a root bus.</summary>
+    public static Upstream? UpstreamOf(PciAddress function, IKernel kernel)
+    {
+        // ../../../devices/pci0000:00/0000:00:01.0/0000:01:00.0
+        if (kernel.Link(Sys.Function(function))?.Split('/') is not [.., var above, _] || !PciAddress.TryParse(above, out var bridge))
+            return null;
+        var path = Sys.Function(bridge);
+        return new(bridge, kernel.Exists(path / "reset_subordinate"),
+        [
+            .. kernel.List(path).Where(name => PciAddress.TryParse(name, out _)).Select(Address)
+                .Where(other => !other.SharesSlotWith(function)),
+        ]);
+    }
+
+    /// <summary>The DRM, ALSA and vfio nodes of a function now.</summary>
+    public static ImmutableArray<NamedNode> NodesOf(PciAddress function, IKernel kernel) =>
+        Attachments.Of(Sys.Function(function), GroupOf(function, kernel), kernel).Nodes;
+
+    static int? GroupOf(PciAddress function, IKernel kernel) => int.TryParse(
+        LastPart(kernel.Link(Sys.Function(function) / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
+        ? number
+        : null;
+
     public static ModuleState StateOf(string module, IKernel kernel) => kernel.Read(Sys.Module(module) / "initstate") switch
     {
         "live" => ModuleState.Loaded,
@@ -151,7 +193,10 @@ public static class Surveyor
             where !address.SharesSlotWith(display.Address) && all.TryGetValue(address, out var other) && !other.Class.IsBridge()
             select Read(all[address] with { Id = ReadId(address, kernel) }, isStuck, kernel);
 
-        var gpu = new Gpu(display.Address, functions, [.. neighbours.DistinctBy(f => f.Address).OrderBy(f => f.Address)]);
+        var gpu = new Gpu(display.Address, functions, [.. neighbours.DistinctBy(f => f.Address).OrderBy(f => f.Address)])
+        {
+            Upstream = UpstreamOf(display.Address, kernel),
+        };
         // The folder exists exactly while nvidia has the card. Reading it may wake the card, so it is not read otherwise.
         if (display.Owner.Driver != "nvidia" || isStuck(display.Address)
             || kernel.ReadSlow(Sys.Proc / $"driver/nvidia/gpus/{display.Address}/information", _slowRead) is not { } text)
@@ -172,10 +217,7 @@ public static class Surveyor
     static PciFunction Read(PciFunction function, Func<PciAddress, bool> isStuck, IKernel kernel)
     {
         var path = Sys.Function(function.Address);
-        var group = int.TryParse(
-            LastPart(kernel.Link(path / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
-            ? number
-            : (int?)null;
+        var group = GroupOf(function.Address, kernel);
         var attached = Attachments.Of(path, group, kernel);
         return function with
         {
@@ -183,6 +225,8 @@ public static class Surveyor
             Group = group,
             ResetMethods = [.. (kernel.Read(path / "reset_method") ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries)],
             PowerState = kernel.Read(path / "power_state"),
+            Power = PowerOf(function.Address, kernel),
+            Bar1Sizes = function.Class.IsDisplay() ? ResourceTable.Sizes(kernel.Read(path / "resource1_resize") ?? "") : [],
             Bars = ResourceTable.Parse(kernel.Read(path / "resource") ?? ""),
             BootVga = function.Class.IsVga() ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
             Interrupts = kernel.List(path / "msi_irqs").Count,

@@ -43,6 +43,8 @@ sealed class Mortal : IKernel
 
     public string? ReadSlow(SysPath file, TimeSpan budget) => Alive().ReadSlow(file, budget);
 
+    public byte[]? ReadBytes(SysPath file, int count) => Alive().ReadBytes(file, count);
+
     public IReadOnlyList<string> List(SysPath folder) => Alive().List(folder);
 
     public string? Link(SysPath link) => Alive().Link(link);

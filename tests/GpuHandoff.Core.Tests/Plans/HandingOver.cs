@@ -24,6 +24,8 @@ public class HandingOver
         desk.Done(Target.Vfio);
         string.Join('\n', desk.Kernel.Calls).ShouldBe("""
             modprobe vfio_pci
+            write "0" /sys/bus/pci/devices/0000:01:00.0/d3cold_allowed
+            write "0" /sys/bus/pci/devices/0000:01:00.1/d3cold_allowed
             write "vfio-pci\n" /sys/bus/pci/devices/0000:01:00.1/driver_override
             write "0000:01:00.1" /sys/bus/pci/drivers/snd_hda_intel/unbind
             write "0000:01:00.1" /sys/bus/pci/drivers/vfio-pci/bind
@@ -60,6 +62,8 @@ public class HandingOver
             write "0000:01:00.1" /sys/bus/pci/drivers/vfio-pci/unbind
             write "0000:01:00.1" /sys/bus/pci/drivers/snd_hda_intel/bind
             write "\n" /sys/bus/pci/devices/0000:01:00.1/driver_override
+            write "1" /sys/bus/pci/devices/0000:01:00.0/d3cold_allowed
+            write "1" /sys/bus/pci/devices/0000:01:00.1/d3cold_allowed
             mknod /dev/nvidia-modeset
             mknod /dev/nvidia-uvm
             mknod /dev/nvidia-uvm-tools
@@ -122,7 +126,7 @@ public class HandingOver
     {
         var desk = new Desk(Hosts.AlreadyOnVfio());
         desk.Done(Target.Vfio);
-        desk.Kernel.Calls.ShouldAllBe(call => call.Contains("driver_override"));
+        desk.Kernel.Calls.ShouldAllBe(call => call.Contains("driver_override") || call.Contains("d3cold_allowed"));
     }
 
     [Fact]
@@ -264,6 +268,7 @@ public class HandingOver
         plan.Steps().Select(s => s.Say()).ShouldBe(
         [
             "load vfio_pci",
+            "power of 0000:01:00.0, 0000:01:00.1: on, D3cold allowed → on, no D3cold",
             "0000:01:00.1: snd_hda_intel → vfio-pci",
             "unload nvidia_drm",
             "wait until 0000:01:00.0 is idle",
@@ -279,7 +284,7 @@ public class HandingOver
     public void From_580_105_on_a_single_unbind_leaves_nvidia_drm_loaded_where_the_counts_show_that_nobody_uses_anything()
     {
         var desk = new Desk(Hosts.TwoIdenticalGpus(new("580.126.20", Modeset: true)));
-        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is Rebind || s is AwaitIdle);
+        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is HoldPower || s is Rebind || s is AwaitIdle);
         desk.Done(Target.Vfio, "01:00");
     }
 

@@ -14,6 +14,9 @@ public class TakingTurns
 
     static readonly Policy _unbind = Policy.Default with { By = FreeBy.Unbind };
 
+    // Simulated time passes for the first run, too, while the second one waits in the middle of it.
+    static readonly Limits _short = Limits.Default with { Total = TimeSpan.FromSeconds(20) };
+
     [Fact]
     public void A_second_run_for_the_same_card_waits_says_for_whom_and_is_refused_at_its_limit_without_a_write()
     {
@@ -23,7 +26,7 @@ public class TakingTurns
         desk.Kernel.Faults.Before(3, kernel =>
         {
             before = kernel.Calls.Count;
-            other = desk.Turn(9001).HandOver(Target.Host, null, Policy.Default, CancellationToken.None);
+            other = desk.Turn(9001).HandOver(Target.Host, null, Policy.Default with { Limits = _short }, CancellationToken.None);
             after = kernel.Calls.Count;
         });
 
@@ -55,7 +58,7 @@ public class TakingTurns
         var desk = new Desk(Hosts.TwoIdenticalGpus());
         desk.Kernel.Elsewhere(kernel => kernel.LoadModule("vfio_pci", [], TimeSpan.FromSeconds(1)));
         Ending? other = null;
-        desk.Kernel.Faults.Before(2, _ => other = desk.Turn(9001).HandOver(Target.Vfio, Second, _unbind, CancellationToken.None));
+        desk.Kernel.Faults.Before(2, _ => other = desk.Turn(9001).HandOver(Target.Vfio, Second, _unbind with { Limits = _short }, CancellationToken.None));
 
         // Driver 550 has to take nvidia_drm down for a moment, and that is everybody's.
         desk.HandOver(Target.Vfio, First, _unbind).ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(desk.Memo.ToString());

@@ -117,7 +117,8 @@ public class FaultTests
         {
             seen++;
             kernel.Exists(path).ShouldBeTrue(path.Text);
-            if (kernel.Link(path) is { } target)
+            // A namespace is no place to go to: pid:[4026531836] (fs/nsfs.c:ns_get_name).
+            if (kernel.Link(path) is { } target && !target.StartsWith("pid:[", StringComparison.Ordinal))
             {
                 kernel.Exists(new SysPath(folder) / target).ShouldBeTrue($"{path} -> {target}");
                 continue;

@@ -23,6 +23,8 @@ complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l policy -x 
     -d 'How nvidia is made to let go'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l accept-neighbour -x \
     -d 'A stranger in the IOMMU group that may go too'
+complete -c gpu-handoff -n '__fish_seen_subcommand_from plan to_vfio to-vfio handoff' -l stop-users \
+    -d 'Stop what uses the GPU instead of refusing'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l claim \
     -d 'Take to the host even what was on vfio-pci before'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l reset -d 'Reset the card before vfio-pci gets it'

@@ -2,6 +2,7 @@
 # zsh completion for gpu-handoff. Goes to share/zsh/site-functions/_gpu-handoff.
 
 local -a commands looking acting common
+local stopping
 commands=(
     'status:print one line a function'
     'plan:print what a hand-over would do'
@@ -26,6 +27,7 @@ looking=(
     '--allow-rescan[the last resort: the slot off the bus and a rescan]'
     '--bar1-size[the size of BAR 1 in the VM]:size:'
 )
+stopping='--stop-users[stop what uses the GPU instead of refusing]'
 acting=(
     '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]'
     '--timeout[how long the steps may take together]:seconds:'
@@ -48,7 +50,7 @@ case $words[2] in
         ;;
     plan)
         shift words; ((CURRENT--))
-        _arguments $common $looking '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
+        _arguments $common $looking $stopping '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
         ;;
     recover)
         shift words; ((CURRENT--))
@@ -58,9 +60,13 @@ case $words[2] in
         ;;
     handoff)
         shift words; ((CURRENT--))
-        _arguments $common $looking $acting '1:target:(vfio nvidia host)'
+        _arguments $common $looking $stopping $acting '1:target:(vfio nvidia host)'
         ;;
-    to_vfio|to-vfio|to_nvidia|to-nvidia|to_host|to-host)
+    to_vfio|to-vfio)
+        shift words; ((CURRENT--))
+        _arguments $common $looking $stopping $acting
+        ;;
+    to_nvidia|to-nvidia|to_host|to-host)
         shift words; ((CURRENT--))
         _arguments $common $looking $acting
         ;;

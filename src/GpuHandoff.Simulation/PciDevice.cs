@@ -46,6 +46,7 @@ public sealed class PciDevice
     internal int KernelUsers { get; set; }
     internal bool ModesetUser { get; set; }
     internal bool Persistent { get; set; }
+    internal bool Draining { get; set; }
     internal bool NeverLets { get; set; }
     internal int I2cUsers { get; set; }
     internal int SoundUsers { get; set; }

@@ -75,6 +75,11 @@ public sealed class RecordedTree : IKernel
 
     public void RemoveNode(SysPath path) => throw ReadOnly($"unlink {path}");
 
+    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget) =>
+        throw ReadOnly(string.Join(' ', (string[])[program, .. arguments]));
+
+    public void Signal(int pid, ulong startedAt, ProcessSignal signal) => throw ReadOnly($"send {signal} to process {pid}");
+
     static KernelRefused ReadOnly(string call) => new(call, Errno.ReadOnly, "a recorded machine cannot be changed");
 
     IEnumerable<(string, Entry)> Top()

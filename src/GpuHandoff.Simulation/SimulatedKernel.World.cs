@@ -59,6 +59,79 @@ public sealed partial class SimulatedKernel
     /// <summary>nvidia-smi -pm without the daemon: initialised, MSI on, but no usage count.</summary>
     public void SetLegacyPersistence(PciAddress gpu, bool on) => Device(gpu).Persistent = on;
 
+    /// <summary>A service, inactive until <see cref="StartUnit"/>; its process opens those of the nodes that are there.</summary>
+    public SimulatedUnit AddUnit(string name, string command, params IReadOnlyList<string> nodes)
+    {
+        var unit = new SimulatedUnit(name, command, _ => nodes, needsGpu: false);
+        Systemd.Add(unit);
+        return unit;
+    }
+
+    /// <summary>nvidia-persistenced: it keeps every card open that is on nvidia when it starts, and needs one.</summary>
+    public SimulatedUnit AddPersistenced()
+    {
+        var unit = new SimulatedUnit(
+            "nvidia-persistenced.service", "nvidia-persiste",
+            static kernel => ["/dev/nvidiactl", .. kernel.Bus.Devices.Where(device => device.Minor is not null).Select(device => $"/dev/nvidia{device.Minor}")],
+            needsGpu: true);
+        Systemd.Add(unit);
+        return unit;
+    }
+
+    public SimulatedUnit Unit(string name) => Systemd.Find(name) ?? throw new InvalidOperationException($"there is no {name} on this machine");
+
+    /// <summary>Somebody else's systemctl start.</summary>
+    public void StartUnit(SimulatedUnit unit)
+    {
+        ArgumentNullException.ThrowIfNull(unit);
+        if (Systemd.Start(unit.Name) is { Exit: not 0 } refused)
+            throw new InvalidOperationException(refused.Output);
+    }
+
+    /// <summary>A container, stopped until it is started; its manager is installed with it.</summary>
+    public SimulatedContainer AddContainer(ContainerKind kind, string id, string command, params IReadOnlyList<string> nodes)
+    {
+        var (program, manager) = kind switch
+        {
+            ContainerKind.Lxc => (Kernel.Programs.Pct, Containers.Pct),
+            ContainerKind.Docker => (Kernel.Programs.Docker, Containers.Engine(kind)),
+            _ => (Kernel.Programs.Podman, Containers.Engine(kind)),
+        };
+        Programs[program] = manager;
+        return Containers.Add(kind, id, command, nodes);
+    }
+
+    public SimulatedContainer Container(string id) =>
+        Containers.All.First(container => container.Name.Id == id);
+
+    public void StartContainer(SimulatedContainer container)
+    {
+        ArgumentNullException.ThrowIfNull(container);
+        Containers.Start(container);
+    }
+
+    /// <summary>/usr/bin/nvidia-smi.</summary>
+    /// <param name="drains">Whether the driver lets cards be drained.</param>
+    public void InstallNvidiaSmi(bool drains = true) => Programs[Kernel.Programs.NvidiaSmi] = new NvidiaSmi(this, drains).Program;
+
+    /// <summary>The process that the tool itself is, where that matters.</summary>
+    public SimulatedProcess? Ourselves { get; set; }
+
+    internal void OpenWhatIsThere(IEnumerable<string> nodes, SimulatedProcess process)
+    {
+        foreach (var node in nodes)
+        {
+            try
+            {
+                OpenNode(node, process);
+            }
+            catch (KernelRefused)
+            {
+                // No such node or no such card now: the program does without.
+            }
+        }
+    }
+
     /// <summary>A user that no process shows (a dma-buf, p2p), until disposed: it holds the GPU and the module.</summary>
     public IDisposable UseInKernel(PciAddress gpu)
     {
@@ -177,6 +250,15 @@ public sealed partial class SimulatedKernel
         public void UnloadModule(string module, TimeSpan budget) => Quietly(() => kernel.UnloadModule(module, budget));
         public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
         public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
+
+        public void Signal(int pid, ulong startedAt, ProcessSignal signal) => Quietly(() => kernel.Signal(pid, startedAt, signal));
+
+        public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+        {
+            var result = new ProgramResult(0, "");
+            Quietly(() => result = kernel.RunProgram(program, arguments, budget));
+            return result;
+        }
 
         public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>
             Quietly(() => kernel.LoadModule(module, parameters, budget));

@@ -34,6 +34,7 @@ public class CommandLine
     [InlineData("to_vfio", "--bar1-size", "M")]
     [InlineData("plan", "to_vfio", "--bar1-size", "99999999999T")]
     [InlineData("to_vfio", "--root", "/")]
+    [InlineData("to_nvidia", "--stop-users")]
     [InlineData("status", "--root", "/nonexistent")]
     [InlineData("status", "extra")]
     public void A_wrong_command_line_is_exit_code_2_with_a_hint_and_nothing_on_stdout(params string[] arguments)

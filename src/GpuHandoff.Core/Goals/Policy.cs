@@ -30,6 +30,12 @@ public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
     /// (pci.c:pci_dev_wait, PCIE_RESET_READY_POLL_MS).
     /// </summary>
     public TimeSpan Reset { get; init; } = TimeSpan.FromSeconds(90);
+
+    /// <summary>A program that only asks or sets something (nvidia-smi, systemctl show).</summary>
+    public TimeSpan Program { get; init; } = TimeSpan.FromSeconds(20);
+
+    /// <summary>A unit or a container to stop or start: systemd itself kills after 90 s where nothing else is said (TimeoutStopSec).</summary>
+    public TimeSpan Users { get; init; } = TimeSpan.FromSeconds(100);
 }
 
 /// <summary>How the wanted is to be reached.</summary>
@@ -56,6 +62,9 @@ public sealed record Policy
 
     /// <summary>The size that BAR 1 shall have in the VM, in bytes; null: as it is.</summary>
     public ulong? Bar1 { get; init; }
+
+    /// <summary>Stop what uses the card (units, containers, processes) instead of refusing; what can be started again is, on the way back.</summary>
+    public bool StopUsers { get; init; }
 
     public Limits Limits { get; init; } = Limits.Default;
 }

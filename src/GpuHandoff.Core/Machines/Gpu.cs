@@ -16,6 +16,12 @@ public sealed record Gpu(PciAddress Address, ImmutableArray<PciFunction> Functio
     /// <summary>Null: it sits on a root bus.</summary>
     public Upstream? Upstream { get; init; }
 
+    /// <summary>
+    /// Kernel persistence mode: nvidia keeps the card initialised for nobody. Only asked where interrupts have no other
+    /// explanation; null: not asked, or nobody could tell.
+    /// </summary>
+    public bool? Persistence { get; init; }
+
     public PciFunction Display() => Functions.First(f => f.Address == Address);
 
     public bool IsNvidia() => Display().Id.Vendor == PciId.Nvidia;

@@ -34,6 +34,9 @@ public sealed record Home(
     /// <summary>The record's format, so that a later program can tell what it reads.</summary>
     public int Version { get; init; } = Newest;
 
+    /// <summary>What the hand-over stopped, in its order: the return starts it again, the last one first. New in version 2.</summary>
+    public ImmutableArray<Stopped> Stopped { get; init; } = [];
+
     public Owner? Of(PciAddress function) => Find(function)?.Owner;
 
     public FunctionHome? Find(PciAddress function) => Functions.FirstOrDefault(f => f.Function == function);

@@ -17,6 +17,11 @@ public static class Planner
         if (wedged is not [])
             return new Answer.Refused(Cannot(goal), wedged);
         var way = Way(machine, goal, policy);
+        var stopping = Stopping.For(
+            machine, goal, [.. goal.Gpus.Where(g => !IsMet(machine, g, goal, policy))], policy, way);
+        // From here on all is judged as it will be with those gone that the plan stops first of all.
+        machine = stopping.Then(machine);
+        goal = goal with { Gpus = [.. goal.Gpus.Select(g => machine.Gpus.FirstOrDefault(now => now.Address == g.Address) ?? g)] };
         var findings =
             (from gpu in goal.Gpus
              where !IsMet(machine, gpu, goal, policy)
@@ -27,7 +32,7 @@ public static class Planner
              select finding).DistinctBy(f => (f.Code, f.What)).ToImmutableArray();
         if (findings is not [])
             return new Answer.Refused(Cannot(goal), findings);
-        return new Answer.Planned(goal.Target == Target.Vfio ? Out(machine, goal, policy, way) : Back(machine, goal, policy));
+        return new Answer.Planned(goal.Target == Target.Vfio ? Out(machine, goal, policy, way, stopping) : Back(machine, goal, policy));
     }
 
     static string Cannot(Goal goal) => goal.Target == Target.Vfio
@@ -53,13 +58,13 @@ public static class Planner
             : !f.IsOnVfio() && f.Owner.Only is null);
 
     /// <summary>What goes to the VM: the slot's functions, and neighbours that the policy lets go with them.</summary>
-    static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
+    public static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
         gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
 
     static bool Resizes(PciFunction function, Policy policy) =>
         policy.Bar1 is { } size && function.Class.IsDisplay() && function.Bar1() != size;
 
-    static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way)
+    static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way, Stopping stopping)
     {
         var everything = goal.Gpus.SelectMany(g => Leaving(g, policy)).DistinctBy(f => f.Address).ToImmutableArray();
         var leaving = everything.Where(f => f.Owner != Owner.VfioKept || Resizes(f, policy)).ToImmutableArray();
@@ -70,6 +75,14 @@ public static class Planner
 
         if (leaving is not [] && !machine.Drivers.Contains(Owner.Vfio))
             phases.Add("prepare", new LoadModule("vfio_pci", [], Stays: true));
+
+        // After what may fail without a loss, and before anything of the card is touched.
+        foreach (var stop in stopping.Steps)
+            phases.Add("users", stop);
+        if (stopping.Users is not [])
+            phases.Add("users", new AwaitRelease(unload ? Stopping.MustBeFree(machine) : [], stopping.Users));
+        if (stopping.Note() is { } ended)
+            notes.Add(ended);
 
         // Before the first driver lets go: functions that idle without one all at once have not woken up again.
         if (Hold(everything) is { } hold)
@@ -104,6 +117,8 @@ public static class Planner
                 phases.Add("release", new UnloadModule(drm.Name, drm.Parameters));
             foreach (var function in onNvidia)
             {
+                if (machine.HasNvidiaSmi)
+                    phases.Add("release", new Drain(function.Address, On: true));
                 phases.Add("release", new AwaitIdle(function.Address));
                 Lend(phases, function, function.Owner, goal, policy);
             }
@@ -127,6 +142,12 @@ public static class Planner
             notes.AddRange(goal.Gpus.Where(g => !leaving.Any(f => f.Address == g.Address))
                 .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
         }
+        // It keeps the cards initialised that stay, too, and knows only those that it met when it began.
+        var stoppedIt = stopping.Is(Stopping.Persistenced)
+            || (leaving is not [] && goal.Gpus.Any(g => machine.HomeOf(g)?.Stopped.Contains(new(Unit: Stopping.Persistenced)) == true));
+        if (stoppedIt && OthersOnNvidia(machine, goal))
+            phases.Add("users", new StartUnit(Stopping.Persistenced));
+
         var names = Names(goal.Gpus);
         return new(Target.Vfio, Addresses(goal), phases.IsEmpty()
             ? $"{names} is on {Owner.Vfio} already: nothing to do"
@@ -134,7 +155,7 @@ public static class Planner
         {
             BootId = machine.BootId,
             Notes = notes.ToImmutable(),
-            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy)).OfType<Home>()],
+            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy, stopping)).OfType<Home>()],
         };
     }
 
@@ -231,6 +252,11 @@ public static class Planner
             && (c.Function.Owner != c.Home || (c.Function.IsOnVfio() && !IsTaken(machine, c.Function) && Unresize(machine, c.Function) is not null))).ToList();
         var drm = machine.Module("nvidia_drm");
 
+        // It makes its list of cards when it begins: running for the others, it has to begin anew. It goes before the card
+        // comes, so that an undo finds the card without it, too.
+        if (toNvidia is not [] && OthersOnNvidia(machine, goal) && homes.Any(h => h.Stopped.Contains(new(Unit: Stopping.Persistenced))))
+            phases.Add("users", new StopUnit(Stopping.Persistenced));
+
         if (toNvidia is not [] && !machine.Module("nvidia").IsThere())
         {
             // nvidia does not load where no card is free for it, so the cards are let go first, aimed at it.
@@ -300,6 +326,13 @@ public static class Planner
         if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
             phases.Add("nodes", new MakeNodes(nodes));
 
+        ImmutableArray<PciAddress> forget =
+            [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)];
+        // A record that stays (vfio-pci was the card's home) would have its services started with every return: only with
+        // one that moves something.
+        foreach (var step in Restart(machine, goal, [.. homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty())]))
+            phases.Add("users", step);
+
         var names = Names(goal.Gpus);
         return new(Target.Host, Addresses(goal), phases.IsEmpty()
             ? $"{names} is on the host's drivers already: nothing to do"
@@ -307,7 +340,7 @@ public static class Planner
         {
             BootId = machine.BootId,
             Notes = notes.ToImmutable(),
-            Forget = [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)],
+            Forget = forget,
         };
     }
 
@@ -334,6 +367,26 @@ public static class Planner
         return none;
     }
 
+    /// <summary>What the hand-over stopped, the last one first: a container finds its nodes, and a daemon its cards.</summary>
+    static IEnumerable<Step> Restart(Machine machine, Goal goal, ImmutableArray<Home> homes)
+    {
+        // A card that is at home and has a record: its hand-over was killed, and may have left the card closed to new users.
+        if (machine.HasNvidiaSmi)
+        {
+            foreach (var gpu in goal.Gpus.Where(g => g.Display().Owner.Driver == "nvidia" && machine.HomeOf(g) is not null))
+                yield return new Drain(gpu.Address, On: false);
+        }
+        foreach (var stopped in homes.SelectMany(h => h.Stopped.Reverse()).Distinct())
+        {
+            if (stopped.Persistence is { } function)
+                yield return new SwitchPersistence(function, On: true);
+            if (stopped.Container is { } container)
+                yield return new StartContainer(container);
+            if (stopped.Unit is { } unit)
+                yield return new StartUnit(unit);
+        }
+    }
+
     /// <summary>The rest of NVIDIA's stack as it was; where nobody wrote that down, all of it that is installed.</summary>
     static IEnumerable<LoadModule> ModulesOfHome(
         Machine machine, ImmutableArray<Home> homes, bool toNvidia, KernelModule? unloadedOnTheWay)
@@ -357,7 +410,7 @@ public static class Planner
     /// Where each function comes from. What an earlier, unfinished run wrote down counts for functions that show its
     /// traces: no driver, vfio-pci, or an override that was ours.
     /// </summary>
-    static Home? Keep(Machine machine, Gpu gpu, Policy policy)
+    static Home? Keep(Machine machine, Gpu gpu, Policy policy, Stopping stopping)
     {
         var kept = machine.HomeOf(gpu);
         var functions = Leaving(gpu, policy).Select(f => HomeOf(f, kept?.Find(f.Address), policy)).ToImmutableArray();
@@ -367,7 +420,10 @@ public static class Planner
             functions,
             kept is not null && kept.Modules.Length >= NvidiaStack.Loaded(machine).Count() ? kept.Modules
                 : gpu.IsNvidia() ? [.. NvidiaStack.Loaded(machine).Select(m => new ModuleHome(m.Name, m.Parameters))] : [],
-            kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : []);
+            kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : [])
+        {
+            Stopped = [.. (kept?.Stopped ?? []).Union(stopping.Remembered(gpu))],
+        };
         return kept is not null && Same(kept, home) ? null : home;
     }
 
@@ -387,7 +443,8 @@ public static class Planner
 
     // Records hold arrays, whose equality is that of references.
     static bool Same(Home a, Home b) => a.BootId == b.BootId && a.Functions.SequenceEqual(b.Functions)
-        && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes);
+        && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes)
+        && a.Stopped.SequenceEqual(b.Stopped);
 
     static bool Available(Machine machine, string driver) =>
         machine.Drivers.Contains(driver) || machine.Loadable.Contains(Profile.ModuleOf(driver));

@@ -128,7 +128,10 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                         default:
                             journal.Begins(index);
                             _begun.Push((index, step));
-                            Reach(step);
+                            if (step.MayFail())
+                                Attempt(step);
+                            else
+                                Reach(step);
                             journal.Ends(index);
                             changes++;
                             witness.StepEnds(step, kernel.Uptime - stepBegan);
@@ -160,6 +163,18 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         step.Run(kernel, limits);
         if (step.Look(kernel) != Position.There)
             throw new KernelRefused(step.Say(), 0, "the kernel reported success, but it reads back otherwise");
+    }
+
+    void Attempt(Step step)
+    {
+        try
+        {
+            step.Run(kernel, limits);
+        }
+        catch (KernelRefused refused)
+        {
+            witness.Warns($"{step.Say()}: {refused.Message}");
+        }
     }
 
     Outcome Back(Step step, string reason, IJournal journal)

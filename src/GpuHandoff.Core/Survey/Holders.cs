@@ -166,7 +166,7 @@ public static class Holders
             var process0 = new GpuUser(pid, command, "", new(0, 0, 0, 0, 0))
             {
                 Of = of,
-                Started = ProcessFiles.Started(kernel.Read(process / "stat") ?? ""),
+                Started = ProcessStat.Of(pid, kernel)?.Started ?? 0,
                 Script = ProcessFiles.Script(command, kernel.Read(process / "cmdline") ?? ""),
                 Apart = kernel.Link(process / "ns/pid") is { } space && _ourNamespace.Value is { } ours && space != ours,
             };

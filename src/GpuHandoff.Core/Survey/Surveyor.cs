@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.Globalization;
+using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -127,10 +128,71 @@ public static class Surveyor
             FrameBuffers = FrameBuffers(kernel),
             DrmCards = DrmCards(kernel),
             Nodes = NvidiaNodes(kernel),
+            HasNvidiaSmi = kernel.Exists(new(Programs.NvidiaSmi)),
             Homes = remembered,
             Wedges = stuck,
         };
-        return Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
+        machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
+        return target == Target.Vfio ? Explained(machine, kernel) : machine;
+    }
+
+    /// <summary>What only those want to know who may have to stop users: who we are ourselves, and what interrupts without a user mean.</summary>
+    static Machine Explained(Machine machine, IKernel kernel)
+    {
+        if (machine.Users is not [])
+        {
+            machine = machine with
+            {
+                Ourselves = Ourselves(kernel),
+                OurOwn = Cgroup.Parse(kernel.Read(Sys.Proc / "self/cgroup") ?? ""),
+            };
+        }
+        // Asking starts nvidia-smi, and that opens the card: only where nothing else explains what is seen.
+        return !machine.HasNvidiaSmi || NvidiaStack.DrmHoldsModules(machine) ? machine : machine with
+        {
+            Gpus =
+            [
+                .. machine.Gpus.Select(g => g.Display() is { Owner.Driver: "nvidia", Interrupts: > 0 } && !IsOpen(g, machine)
+                    ? g with { Persistence = PersistenceOf(g.Address, kernel) } : g),
+            ],
+        };
+    }
+
+    static bool IsOpen(Gpu gpu, Machine machine) => machine.Nodes.Where(n => n.Path == $"/dev/nvidia{gpu.Minor}")
+        .Concat(gpu.Functions.SelectMany(f => f.Nodes)).Any(n => machine.Users.Any(u => u.Node.IsSameDevice(n.Node)));
+
+    // Enabled
+    /// <summary>Kernel persistence mode as nvidia-smi tells it; null where it does not.</summary>
+    public static bool? PersistenceOf(PciAddress function, IKernel kernel)
+    {
+        try
+        {
+            var (exit, output) = kernel.RunProgram(
+                Programs.NvidiaSmi, ["--query-gpu=persistence_mode", "--format=csv,noheader", "-i", function.ToString()], Limits.Default.Program);
+            return (exit, output) switch
+            {
+                (0, "Enabled") => true,
+                (0, "Disabled") => false,
+                _ => null,
+            };
+        }
+        catch (Exception refused) when (refused is KernelRefused or KernelSilent)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Our PID and those of our ancestors but the first process.</summary>
+    static ImmutableArray<int> Ourselves(IKernel kernel)
+    {
+        var pids = ImmutableArray.CreateBuilder<int>();
+        if (int.TryParse(kernel.Link(Sys.Proc / "self"), NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
+        {
+            // A PID that is in the list already is an ancestor that died and was replaced as we went.
+            for (; pid > 1 && !pids.Contains(pid); pid = ProcessStat.Of(pid, kernel)?.Parent ?? 0)
+                pids.Add(pid);
+        }
+        return pids.ToImmutable();
     }
 
     /// <summary>The machine with the names that pci.ids knows, where NVIDIA's own are not to be had.</summary>

@@ -35,6 +35,11 @@ static class Options
         Description = "Take to the host's driver even what was on vfio-pci before the hand-over",
     };
 
+    public static Option<bool> StopUsers() => new("--stop-users")
+    {
+        Description = "Stop what uses the GPU (units, containers, processes) instead of refusing; units and containers start again on the way back",
+    };
+
     public static Option<FreeBy?> By() => new("--policy")
     {
         Description = "How nvidia is made to let go: unload its modules, unbind this card alone, or auto, the default: unload unless another GPU needs them",

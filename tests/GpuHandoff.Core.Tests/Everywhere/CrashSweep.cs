@@ -44,7 +44,8 @@ public class CrashSweep
                 desk.HandOver(next, FaultSweep.Gpu(desk), policy).ShouldBeOfType<Ending.Ran>(told).Outcome.ShouldBeOfType<Outcome.Done>(told);
                 desk.Planned(next, FaultSweep.Gpu(desk), policy).IsEmpty().ShouldBeTrue(told);
                 desk.Ledger.Unfinished().ShouldBeEmpty(told);
-                if (next == Target.Host)
+                // Killed before it wrote anything down, a card that was on vfio-pci by hand counts as one to hand back.
+                if (next == Target.Host && host != "already-on-vfio")
                     desk.Picture().ShouldBe(home, told);
             });
         }

@@ -79,7 +79,7 @@ public class HandingOver
     [MemberData(nameof(RoundTrips))]
     public void Two_opposite_runs_leave_the_machine_as_it_was(string name)
     {
-        foreach (var policy in new[] { Policy.Default, _unbind })
+        foreach (var policy in new[] { Policy.Default, _unbind }.Select(p => p with { StopUsers = true }))
         {
             var desk = new Desk(Hosts.All.First(h => h.Name == name).Boot());
             var gpu = desk.Survey().NvidiaGpus().Any() ? "0" : desk.Survey().Gpus[0].Address.ToString();
@@ -434,8 +434,7 @@ public class HandingOver
             for (var life = 0; ; life++)
             {
                 var desk = Boot();
-                var plan = desk.Planned(Target.Vfio, "0", policy);
-                if (!Mortal.Dies(desk, life, mortal => new Executor(mortal, desk.Ledger, desk.Memo, policy.Limits).Run(plan, CancellationToken.None)))
+                if (!Mortal.Dies(desk, life, desk.Running(Target.Vfio, "0", policy)))
                     break;
 
                 // Straight to the plan, as if nobody had found a journal.

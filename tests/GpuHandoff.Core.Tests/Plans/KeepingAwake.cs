@@ -1,3 +1,4 @@
+using GpuHandoff.Core.Tests.Everywhere;
 using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 using GpuHandoff.Runs;
@@ -70,8 +71,7 @@ public class KeepingAwake
     {
         var desk = new Desk(Hosts.ResizableBar());
         var before = desk.Picture();
-        desk.Kernel.Faults.Before(call => call.Contains("01:00.1/driver_override"), _ => throw new InvalidOperationException("killed"));
-        Should.Throw<InvalidOperationException>(() => desk.Run(Target.Vfio));
+        Mortal.DiesBefore(desk, call => call.Contains("01:00.1/driver_override"), desk.Running(Target.Vfio)).ShouldBeTrue();
         Power(desk, Gpu).ShouldBe("on 0");
 
         desk.Done(Target.Vfio);
@@ -85,8 +85,7 @@ public class KeepingAwake
     {
         var desk = new Desk(Hosts.ResizableBar());
         var before = desk.Picture();
-        desk.Kernel.Faults.Before(call => call.Contains("01:00.1/driver_override"), _ => throw new InvalidOperationException("killed"));
-        Should.Throw<InvalidOperationException>(() => desk.Run(Target.Vfio));
+        Mortal.DiesBefore(desk, call => call.Contains("01:00.1/driver_override"), desk.Running(Target.Vfio)).ShouldBeTrue();
         desk.Done(Target.Host);
         desk.Picture().ShouldBe(before);
         desk.Ledger.Homes().ShouldBeEmpty();

@@ -169,6 +169,15 @@ public sealed partial class SimulatedKernel
     /// <summary>Something that happens while the caller waits.</summary>
     public void Later(TimeSpan after, Action action) => clock.Later(after, action);
 
+    /// <summary>The module is on its way out for so long, and stays after all: somebody's call that is under way.</summary>
+    public void Dawdle(string module, TimeSpan time)
+    {
+        if (Modules.Find(module) is not { } found)
+            return;
+        found.State = "going";
+        Later(time, () => found.State = "live");
+    }
+
     /// <summary>Probing this function with this driver fails from now on, or so many times; 0 heals it.</summary>
     public void FailProbe(string driver, PciAddress function, int errno, int times = int.MaxValue)
     {

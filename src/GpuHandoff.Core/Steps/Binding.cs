@@ -32,9 +32,10 @@ static class Binding
     {
         if (Surveyor.DriverOf(function, kernel) is not { } driver || driver == wanted)
             return;
-        // Here, because every way to an unbind leads through here, an undo's too: begun on a card in use it never ends.
-        if (driver == "nvidia" && Idleness.WhyNot(function, kernel) is { } busy)
-            throw new KernelRefused($"unbind {function} from nvidia", Errno.Busy, $"{busy}: the unbind would never end");
+        // Here, because every way to an unbind leads through here, an undo's too: begun on a card in use it never ends. And
+        // waited for here as well: a poller may have come since the step that waited.
+        if (driver == "nvidia")
+            AwaitIdle.Await(function, $"unbind {function} from nvidia", kernel);
         kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
         if (Surveyor.DriverOf(function, kernel) == driver)
             throw new KernelRefused($"unbind {function} from {driver}", 0, "the kernel reported success, but it still has the function");

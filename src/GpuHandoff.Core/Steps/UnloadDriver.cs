@@ -32,6 +32,6 @@ public sealed record UnloadDriver(string Module, ImmutableArray<string> Paramete
         foreach (var (function, _) in Functions)
             Binding.Aim(function, Owner.Vfio, kernel, limits);
         if (Surveyor.StateOf(Module, kernel) != ModuleState.Absent)
-            kernel.UnloadModule(Module, limits.Module);
+            Unloading.Patiently(Module, kernel, limits);
     }
 }

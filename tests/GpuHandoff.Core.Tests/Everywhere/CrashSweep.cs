@@ -81,6 +81,16 @@ public class CrashSweep
         }
     }
 
+    [Fact]
+    public void A_module_that_the_killed_run_has_on_its_way_is_waited_for() =>
+        EveryCrash("single-gpu", Target.Vfio, FreeBy.Unload, (desk, home, told) =>
+        {
+            desk.Kernel.Dawdle("nvidia", TimeSpan.FromSeconds(5));
+            foreach (var ending in desk.Recover())
+                ending.ShouldBeOfType<Ending.Ran>(told).Outcome.ShouldBeOfType<Outcome.Done>(told);
+            desk.Ledger.Unfinished().ShouldBeEmpty(told);
+        });
+
     static void EveryCrash(string host, Target target, FreeBy way, Action<Desk, string, string> then)
     {
         for (var life = 0; ; life++)

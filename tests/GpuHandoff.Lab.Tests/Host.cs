@@ -83,7 +83,7 @@ public sealed class Host : IDisposable
             {
                 // Whatever went wrong, the next case shall not pay for it.
                 if (Picture() != _home)
-                    Vm.Run("gpu-handoff to_nvidia --gpu all --claim; rm -rf /var/lib/gpu-handoff");
+                    Vm.Run("gpu-handoff to_nvidia --gpu all --claim; rm -rf /var/lib/gpu-handoff /run/gpu-handoff");
             }
         },
         name);

@@ -111,9 +111,11 @@ public class StoppingUsers
         {
             var visitor = kernel.StartProcess("Xorg");
             kernel.OpenNode("/dev/dri/card0", visitor);
-            kernel.Later(TimeSpan.FromMilliseconds(1), () => kernel.EndProcess(visitor));
+            // Longer than a poller's moment, which is waited for.
+            kernel.Later(TimeSpan.FromSeconds(5), () => kernel.EndProcess(visitor));
         });
         desk.Run(Target.Vfio, policy: _stop).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason.ShouldContain("EAGAIN");
+        desk.Kernel.Pause(TimeSpan.FromSeconds(5));
         desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("nvidia/unbind"));
         desk.Picture().ShouldBe(before);
         desk.Ledger.Homes().ShouldBeEmpty();

@@ -85,6 +85,7 @@ sealed partial class Trial(Case @case, Tally tally)
             Homes = Records(),
             Stack = Stack(),
             Calls = Kernel.Calls.Count,
+            Vfio = Kernel.List(Sys.PciDrivers).Contains(Owner.Vfio),
             Kernel.Uptime,
         };
         var witness = new Watch();
@@ -139,7 +140,9 @@ sealed partial class Trial(Case @case, Tally tally)
         }
         tally.Add(errand, [.. met], said);
 
-        var actors = met.Any(IsActor);
+        // The first load of vfio-pci takes what is aimed at it already, and the module stays: as good as somebody else's doing.
+        var actors = met.Any(IsActor)
+            || (!before.Vfio && before.Owners.ContainsValue(new(null, Owner.Vfio)) && Kernel.List(Sys.PciDrivers).Contains(Owner.Vfio));
         // One mishap begins the rollback, another one spoils it; a driver or a card that stays away does both.
         var spoils = met.Count + (_spoilt || met.Exists(k => k is MishapKind.ProbeFails or MishapKind.Lost) ? 1 : 0);
         _spoilt |= spoils > met.Count;
@@ -217,11 +220,9 @@ sealed partial class Trial(Case @case, Tally tally)
             Leaves(goal, machine, picture);
             return;
         }
+        // What we did not take away may have been brought home all the same.
         foreach (var gpu in goal.Gpus)
-        {
-            // One that we did not take away may have been brought home all the same.
-            _originKnown &= _away.Remove(gpu.Address) || gpu.Display().Owner.Driver is not (null or Owner.Vfio);
-        }
+            _originKnown &= _away.Remove(gpu.Address);
         if (_away.Count == 0)
         {
             // A claim takes to the host what was on vfio-pci before.

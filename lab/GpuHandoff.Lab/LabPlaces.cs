@@ -9,6 +9,9 @@ public static class LabPlaces
 
     public static string Recipe { get; } = Path.Combine(Repository, "lab", "image");
 
+    /// <summary>The sources of the lab's own kernel modules, which the recipe compiles.</summary>
+    public static string Modules { get; } = Path.Combine(Repository, "lab", "modules");
+
     /// <summary>Images are outside the checkout: they are big, and the same for every worktree with the same recipe.</summary>
     public static string Cache { get; } = Variable("GPU_HANDOFF_LAB_CACHE")
         ?? Path.Combine(

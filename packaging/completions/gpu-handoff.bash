@@ -1,7 +1,8 @@
 # bash completion for gpu-handoff. Goes to share/bash-completion/completions/gpu-handoff.
 _gpu_handoff() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command='' words='' i
-    local acting='--gpu --policy --accept-neighbour --claim --dry-run --timeout --json --quiet --verbose --help'
+    local acting='--gpu --policy --accept-neighbour --claim --reset --allow-rescan --bar1-size
+        --dry-run --timeout --call-timeout --wait --json --quiet --verbose --help'
     COMPREPLY=()
 
     case $previous in
@@ -11,20 +12,23 @@ _gpu_handoff() {
             compopt -o dirnames
             return
             ;;
-        --accept-neighbour | --timeout) return ;;
+        --accept-neighbour | --bar1-size | --timeout) return ;;
     esac
     if [[ -z $words ]]; then
         for ((i = 1; i < COMP_CWORD; i++)); do
             [[ ${COMP_WORDS[i]} == -* ]] || { command=${COMP_WORDS[i]}; break; }
         done
         case $command in
-            '') words='status plan to_vfio to_nvidia to_host handoff demo version --help --version' ;;
+            '') words='status plan to_vfio to_nvidia to_host handoff recover demo version --help --version' ;;
             status) words='--gpu --root --json --verbose --help' ;;
             plan)
-                words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --claim --json --root --help'
+                words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --claim --reset --allow-rescan --bar1-size
+                    --json --root --help'
                 ;;
-            handoff) words="vfio nvidia host $acting" ;;
-            to_vfio | to-vfio | to_nvidia | to-nvidia | to_host | to-host) words=$acting ;;
+            handoff) words="vfio nvidia host $acting --stop-users" ;;
+            to_vfio | to-vfio) words="$acting --stop-users" ;;
+            to_nvidia | to-nvidia | to_host | to-host) words=$acting ;;
+            recover) words='--no-wait --unwedge --json --quiet --verbose --help' ;;
             *) words='--help' ;;
         esac
     fi

@@ -6,6 +6,7 @@ complete -c gpu-handoff -n __fish_use_subcommand -a to_vfio -d 'Hand the GPU to 
 complete -c gpu-handoff -n __fish_use_subcommand -a to_nvidia -d 'Hand the GPU back to the host'
 complete -c gpu-handoff -n __fish_use_subcommand -a to_host -d 'Hand the GPU back to the host'
 complete -c gpu-handoff -n __fish_use_subcommand -a handoff -d 'The same by argument'
+complete -c gpu-handoff -n __fish_use_subcommand -a recover -d 'Bring what a killed run left to an end'
 complete -c gpu-handoff -n __fish_use_subcommand -a demo -d 'Show a hand-over on a simulated host'
 complete -c gpu-handoff -n __fish_use_subcommand -a version -d 'Print the version'
 complete -c gpu-handoff -n __fish_use_subcommand -l version -d 'Print the version'
@@ -15,16 +16,26 @@ complete -c gpu-handoff -n '__fish_seen_subcommand_from handoff' -a 'vfio nvidia
 
 set --local act to_vfio to-vfio to_nvidia to-nvidia to_host to-host handoff
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan $act" -l gpu -x -a all -d 'Which GPU'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan $act" -l json -d 'Print data instead of words'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan recover $act" -l json -d 'Print data instead of words'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan" -l root -x -a '(__fish_complete_directories)' \
     -d 'A recorded machine'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l policy -x -a 'unload unbind auto' \
     -d 'How nvidia is made to let go'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l accept-neighbour -x \
     -d 'A stranger in the IOMMU group that may go too'
+complete -c gpu-handoff -n '__fish_seen_subcommand_from plan to_vfio to-vfio handoff' -l stop-users \
+    -d 'Stop what uses the GPU instead of refusing'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l claim \
     -d 'Take to the host even what was on vfio-pci before'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l reset -d 'Reset the card before vfio-pci gets it'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l allow-rescan \
+    -d 'The last resort: the slot off the bus and a rescan'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l bar1-size -x -d 'The size of BAR 1 in the VM'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l dry-run -s n -d 'Print the plan and change nothing'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l timeout -x -d 'How many seconds it may take'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l quiet -s q -d 'Tell only what went wrong'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status $act" -l verbose -s v -d 'Tell everything'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l call-timeout -x -d 'How many seconds one call may take'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l wait -x -d 'How many seconds to wait for a VM'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from recover" -l no-wait -d 'Leave a run alone that is at work'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from recover" -l unwedge -d 'Take the mark off where the call has come back'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from recover $act" -l quiet -s q -d 'Tell only what went wrong'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status recover $act" -l verbose -s v -d 'Tell everything'

@@ -2,6 +2,7 @@
 # zsh completion for gpu-handoff. Goes to share/zsh/site-functions/_gpu-handoff.
 
 local -a commands looking acting common
+local stopping
 commands=(
     'status:print one line a function'
     'plan:print what a hand-over would do'
@@ -9,6 +10,7 @@ commands=(
     'to_nvidia:hand the GPU back to the host'
     'to_host:hand the GPU back to the host'
     'handoff:the same by argument'
+    'recover:bring what a killed run left to an end'
     'demo:show a hand-over on a simulated host'
     'version:print the version'
 )
@@ -21,10 +23,16 @@ looking=(
     '--policy[how nvidia is made to let go]:way:(unload unbind auto)'
     '*--accept-neighbour[a stranger in the IOMMU group that may go too]:address:'
     '--claim[take to the host even what was on vfio-pci before]'
+    '--reset[reset the card before vfio-pci gets it]'
+    '--allow-rescan[the last resort: the slot off the bus and a rescan]'
+    '--bar1-size[the size of BAR 1 in the VM]:size:'
 )
+stopping='--stop-users[stop what uses the GPU instead of refusing]'
 acting=(
     '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]'
     '--timeout[how long the steps may take together]:seconds:'
+    '--call-timeout[how long the kernel may take for one call]:seconds:'
+    '--wait[how long to wait for a VM that still has the GPU]:seconds:'
     '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]'
     '(-v --verbose)'{-v,--verbose}'[tell everything]'
 )
@@ -42,13 +50,23 @@ case $words[2] in
         ;;
     plan)
         shift words; ((CURRENT--))
-        _arguments $common $looking '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
+        _arguments $common $looking $stopping '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
+        ;;
+    recover)
+        shift words; ((CURRENT--))
+        _arguments '--no-wait[leave a run alone that is at work]' '--unwedge[take the mark off where the call has come back]' \
+            '--json[print data instead of words]' '--help[show help]' \
+            '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
         ;;
     handoff)
         shift words; ((CURRENT--))
-        _arguments $common $looking $acting '1:target:(vfio nvidia host)'
+        _arguments $common $looking $stopping $acting '1:target:(vfio nvidia host)'
         ;;
-    to_vfio|to-vfio|to_nvidia|to-nvidia|to_host|to-host)
+    to_vfio|to-vfio)
+        shift words; ((CURRENT--))
+        _arguments $common $looking $stopping $acting
+        ;;
+    to_nvidia|to-nvidia|to_host|to-host)
         shift words; ((CURRENT--))
         _arguments $common $looking $acting
         ;;

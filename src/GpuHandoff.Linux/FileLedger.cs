@@ -118,7 +118,14 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
             "the record of a card's drivers", "the card then goes back to its usual driver");
         return home.Functions.IsDefault
             ? throw Unreadable(path, 1, "the record of a card's drivers", "it is empty", "the card then goes back to its usual driver")
-            : home with { Modules = home.Modules.IsDefault ? [] : home.Modules, Nodes = home.Nodes.IsDefault ? [] : home.Nodes };
+            : home with
+            {
+                Modules = home.Modules.IsDefault ? [] : home.Modules,
+                Nodes = home.Nodes.IsDefault ? [] : home.Nodes,
+                // Version 1 did not know of anything stopped.
+                Stopped = home.Stopped.IsDefault ? [] : home.Stopped,
+                Version = Home.Newest,
+            };
     }
 
     static Wedge ReadWedge(string path)

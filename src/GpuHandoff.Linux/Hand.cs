@@ -53,8 +53,8 @@ public sealed class Hand : IDisposable
     }
 
     /// <summary>Asks for one call and waits for its end, at most as long as the budget says.</summary>
-    /// <returns>What it read, where it was to read.</returns>
-    public string? Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
+    /// <returns>What it answers beyond success.</returns>
+    public string[] Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
     {
         if (_lost is not null)
             throw new KernelSilent($"{saying} (not asked: an earlier call has not come back)", TimeSpan.Zero, now) { Process = _lost };
@@ -70,12 +70,14 @@ public sealed class Hand : IDisposable
             _lost = _process.Look();
             throw new KernelSilent(saying, budget, now) { Process = _lost };
         }
-        if (Message.Receive(_process.FromChild) is not [var errno, var reason, .. var read])
+        if (Message.Receive(_process.FromChild) is not [var errno, var reason, .. var rest])
         {
             _dead = true;
             throw new KernelRefused(saying, 0, "the helper process has ended before it answered");
         }
-        return reason.Length > 0 ? throw new KernelRefused(saying, int.Parse(errno), reason) : read is [var text] ? text : null;
+        if (reason.Length > 0)
+            throw new KernelRefused(saying, int.Parse(errno), reason);
+        return rest;
     }
 
     bool Answers(TimeSpan budget)
@@ -106,21 +108,28 @@ public sealed class Hand : IDisposable
         {
             if (request is [Farewell])
                 return 0;
-            var answer = request switch
+            string[] answer = request switch
             {
-                ["write", var path, var text] => RiskyCalls.Write(path, text),
-                ["read", var path] => RiskyCalls.Read(path),
-                ["rmmod", var module] => RiskyCalls.UnloadModule(module),
-                ["modprobe", .. var rest] => RiskyCalls.Modprobe(rest),
-                _ => (Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\"", null),
+                ["write", var path, var text] => Plain(RiskyCalls.Write(path, text)),
+                ["read", var path] => Plain(RiskyCalls.Read(path)),
+                ["bytes", var path, var count] => Plain(RiskyCalls.ReadBytes(path, int.Parse(count))),
+                ["rmmod", var module] => Plain(RiskyCalls.UnloadModule(module)),
+                ["modprobe", .. var rest] => Plain(RiskyCalls.Modprobe(rest)),
+                ["run", var milliseconds, var program, .. var rest] =>
+                    RiskyCalls.Run(program, rest, TimeSpan.FromMilliseconds(long.Parse(milliseconds))).ToMessage(),
+                _ => Plain((Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\"", null)),
             };
-            if (!Message.Send(1, answer.Text is { } read ? [answer.Errno.ToString(), answer.Reason, read] : [answer.Errno.ToString(), answer.Reason]))
+            if (!Message.Send(1, answer))
                 break;
         }
         // Whoever we worked for has gone without a word.
         if (arguments.Contains(Guards))
             Rescue.Start();
         return 0;
+
+        static string[] Plain((int Errno, string Reason, string? Text) answer) => answer.Text is { } text
+        ? [answer.Errno.ToString(), answer.Reason, text]
+        : [answer.Errno.ToString(), answer.Reason];
     }
 
     static class Message

@@ -1,8 +1,10 @@
 using System.Buffers.Binary;
+using System.Globalization;
 using System.Text;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
 using GpuHandoff.Machines;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Linux;
 
@@ -14,6 +16,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
 
     // modprobe --dry-run reads files, and a file system may hang as well as a card.
     static readonly TimeSpan _lookUp = TimeSpan.FromSeconds(10);
+
+    // The kernel itself waits 60 s for a device to come back (pci.c:pci_dev_wait).
+    static readonly TimeSpan _reset = TimeSpan.FromSeconds(65);
 
     Hand? _eyes;
 
@@ -60,8 +65,16 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     }
 
     public string? ReadSlow(SysPath file, TimeSpan budget) =>
-        // One that only looks may be kept waiting, too.
-        (hand ?? (_eyes ??= Hand.Start(Environment.ProcessPath ?? "/proc/self/exe"))).Ask($"read {file}", budget, Uptime, "read", file.Text);
+        HandOrEyes().Ask($"read {file}", budget, Uptime, "read", file.Text) is [var text] ? text : null;
+
+    // Config space, where it is, waits for a reset that somebody has begun (drivers/pci/access.c:pci_wait_cfg).
+    public byte[]? ReadBytes(SysPath file, int count) =>
+        HandOrEyes().Ask($"read {file}", _reset, Uptime, "bytes", file.Text, count.ToString(CultureInfo.InvariantCulture)) is [var text]
+            ? Convert.FromHexString(text)
+            : null;
+
+    // One that only looks may be kept waiting, too.
+    Hand HandOrEyes() => hand ?? (_eyes ??= Hand.Start(Environment.ProcessPath ?? "/proc/self/exe"));
 
     public IReadOnlyList<string> List(SysPath folder)
     {
@@ -170,6 +183,52 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             throw Refused($"unlink {path}", errno);
     }
 
+    // A machine to look at has no hand and asks by itself: a program is a process of its own already, and nvidia-smi's word
+    // belongs to what a plan goes by. Whoever changes something has a hand.
+    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    {
+        var saying = $"{program} {string.Join(' ', arguments)}";
+        var since = Uptime;
+        var end = hand is null
+            ? RiskyCalls.Run(program, arguments, budget)
+            : ProgramEnd.OfMessage(hand.Ask(
+                saying, budget + _untilKilled, since, ["run", ((long)budget.TotalMilliseconds).ToString(), program, .. arguments]));
+        return end switch
+        {
+            ProgramEnd.Ended(var exit, var output) => new(exit, output),
+            ProgramEnd.Refused(var errno, var reason) => throw new KernelRefused(saying, errno, reason),
+            _ => throw new KernelSilent(saying, budget, since),
+        };
+    }
+
+    public void Signal(int pid, ulong startedAt, ProcessSignal signal)
+    {
+        // 0 and below are groups, and 1 is everybody's.
+        ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(pid, 1);
+        var saying = $"send {signal} to process {pid}";
+        if (hand is null)
+            throw new KernelRefused(saying, Errno.ReadOnly, "this run only looks");
+        var process = Libc.OpenProcess(pid, 0);
+        if (process < 0)
+        {
+            if (Libc.LastError() is var errno && errno != NoProcess)
+                throw Refused(saying, errno);
+            return;
+        }
+        try
+        {
+            // Looked at after it was opened: from then on the descriptor means this process, whoever gets the PID.
+            if (ProcessStat.Of(pid, this) is not { } now || now.Started != startedAt)
+                return;
+            if (Libc.SignalProcess(process, (int)signal, 0, 0) != 0 && Libc.LastError() is var errno && errno != NoProcess)
+                throw Refused(saying, errno);
+        }
+        finally
+        {
+            _ = Libc.Close(process);
+        }
+    }
+
     public void Pause(TimeSpan time) => Thread.Sleep(time);
 
     void Ask(string saying, TimeSpan budget, params ReadOnlySpan<string> parts)
@@ -178,6 +237,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             throw new KernelRefused(saying, Errno.ReadOnly, "this run only looks");
         hand.Ask(saying, budget, Uptime, parts);
     }
+
+    // The hand's own patience with a program that was killed, and its way to us.
+    static readonly TimeSpan _untilKilled = TimeSpan.FromSeconds(2);
 
     // A process that ends while it is looked at.
     const int NoProcess = 3;

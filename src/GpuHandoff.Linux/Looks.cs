@@ -35,6 +35,7 @@ sealed class Looks(int count, Action<int> look)
                 Monitor.Wait(_news, _patience / 5);
                 foreach (var looker in _lookers.FindAll(l => l.IsStuck(_patience)))
                 {
+                    looker.IsLeft = true;
                     _lookers.Remove(looker);
                     _notDone.Add(looker.At);
                     if (_notDone.Count < MostLeftBehind)
@@ -61,7 +62,8 @@ sealed class Looks(int count, Action<int> look)
     {
         try
         {
-            while (Interlocked.Increment(ref _next) - 1 is var at && at < count)
+            // One that comes back late makes no more: nobody would wait for it.
+            while (!looker.IsLeft && Interlocked.Increment(ref _next) - 1 is var at && at < count)
             {
                 looker.Begins(at);
                 look(at);
@@ -82,6 +84,13 @@ sealed class Looks(int count, Action<int> look)
     {
         long _since = Environment.TickCount64;
         int _at = -1;
+        bool _isLeft;
+
+        public bool IsLeft
+        {
+            get => Volatile.Read(ref _isLeft);
+            set => Volatile.Write(ref _isLeft, value);
+        }
 
         public int At => Volatile.Read(ref _at);
 

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
@@ -21,6 +22,24 @@ static class RiskyCalls
         catch (KernelRefused refused)
         {
             return (refused.Errno, refused.Reason, null);
+        }
+    }
+
+    /// <summary>The first bytes in hexadecimal: a message is text.</summary>
+    public static (int Errno, string Reason, string? Text) ReadBytes(string path, int count)
+    {
+        var file = Libc.Open(path, Libc.ReadOnly | Libc.CloseOnExec);
+        if (file < 0)
+            return Libc.LastError() is Errno.NoEntry or Errno.NotDirectory ? Done : Failed();
+        try
+        {
+            var bytes = new byte[Math.Clamp(count, 0, 4096)];
+            var got = Libc.Read(file, bytes, bytes.Length);
+            return got < 0 ? Failed() : Done with { Text = Convert.ToHexString(bytes, 0, (int)got) };
+        }
+        finally
+        {
+            _ = Libc.Close(file);
         }
     }
 
@@ -61,6 +80,69 @@ static class RiskyCalls
         {
             return (refused.Errno, refused.Reason, null);
         }
+    }
+
+    /// <summary>
+    /// Runs a program to its end, or ends it when its budget is spent. That it could not be ended is an answer, too: then a
+    /// call of its own hangs in the kernel.
+    /// </summary>
+    public static ProgramEnd Run(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    {
+        try
+        {
+            using var process = Spawned.Start(program, arguments, talks: false, complains: true, Spawned.BareEnvironment);
+            var said = new MemoryStream();
+            if (Finish(process, said, budget) is { } exit)
+                return new ProgramEnd.Ended(exit, Encoding.UTF8.GetString(said.ToArray()).Replace('\0', ' ').Trim());
+            process.Kill();
+            return Finish(process, said, _untilKilled) is null
+                ? new ProgramEnd.Silent()
+                : new ProgramEnd.Refused(0, $"it ran longer than {budget.TotalSeconds:0.#} s and was ended");
+        }
+        catch (KernelRefused refused)
+        {
+            return new ProgramEnd.Refused(refused.Errno, refused.Reason);
+        }
+    }
+
+    /// <summary>
+    /// Reads what it says until it has ended: not until the pipe is closed, because a daemon that it started may keep that
+    /// open for ever. Null where the time is up.
+    /// </summary>
+    static int? Finish(Spawned process, MemoryStream said, TimeSpan time)
+    {
+        var clock = Stopwatch.StartNew();
+        Span<byte> buffer = stackalloc byte[1024];
+        var closed = false;
+        while (true)
+        {
+            // First whether it has ended, then what is left to read: nothing that it said is lost.
+            var exit = process.Ended();
+            while (!closed && Watch(process.FromChild, exit is null ? _turn : TimeSpan.Zero))
+            {
+                var got = Libc.Read(process.FromChild, buffer, buffer.Length);
+                closed = got == 0;
+                if (got > 0 && said.Length < LongestComplaint)
+                    said.Write(buffer[..(int)got]);
+                if (exit is null)
+                    break;
+            }
+            if (exit is not null)
+                return exit;
+            if (clock.Elapsed >= time)
+                return null;
+            if (closed)
+                Thread.Sleep(1);
+        }
+    }
+
+    static readonly TimeSpan _turn = TimeSpan.FromMilliseconds(20);
+    static readonly TimeSpan _untilKilled = TimeSpan.FromSeconds(1);
+
+    static bool Watch(int file, TimeSpan time)
+    {
+        var watched = new Watched { File = file, Wanted = Libc.Readable };
+        return Libc.Poll(ref watched, 1, (int)time.TotalMilliseconds) > 0;
     }
 
     static string Drain(int file)

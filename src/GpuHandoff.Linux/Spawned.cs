@@ -13,8 +13,13 @@ namespace GpuHandoff.Linux;
 /// </summary>
 sealed class Spawned : IDisposable
 {
+    /// <summary>All that a program of others gets to know of us.</summary>
+    public static IReadOnlyList<string> BareEnvironment { get; } =
+        ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"];
+
     // The opaque types of spawn.h are 80 and 336 bytes in glibc; more is harmless.
     const int OpaqueSize = 512;
+    const int SignalSetSize = 128;
 
     readonly int _pid;
     bool _reaped;
@@ -34,10 +39,12 @@ sealed class Spawned : IDisposable
     /// <summary>Our end of its stdout.</summary>
     public int FromChild { get; private set; }
 
-    /// <summary>Starts a program by its absolute path, with nothing in its environment.</summary>
+    /// <summary>Starts a program by its absolute path.</summary>
     /// <param name="talks">Whether it gets a pipe for its stdin.</param>
     /// <param name="complains">Whether its stderr goes to the same pipe as its stdout; else to /dev/null.</param>
-    public static Spawned Start(string program, IReadOnlyList<string> arguments, bool talks, bool complains)
+    /// <param name="environment">Null: nothing, for programs that need nothing. With one it also gets its signals back as they are by default.</param>
+    public static Spawned Start(
+        string program, IReadOnlyList<string> arguments, bool talks, bool complains, IReadOnlyList<string>? environment = null)
     {
         // Whatever our caller left open (a task's pipe, a lock) is not for children. Ours are closed on exec already.
         _ = Libc.CloseRange(3, uint.MaxValue, Libc.OnExec);
@@ -52,22 +59,31 @@ sealed class Spawned : IDisposable
         Span<byte> attributes = stackalloc byte[OpaqueSize];
         _ = Libc.InitFileActions(actions);
         _ = Libc.InitSpawnAttributes(attributes);
-        _ = Libc.SetSpawnFlags(attributes, Libc.NewSession);
+        _ = Libc.SetSpawnFlags(attributes, environment is null ? Libc.NewSession : (short)(Libc.NewSession | Libc.DefaultSignals));
+        if (environment is not null)
+        {
+            // The hand ignores these, and what is ignored is inherited: a container started so would not hear them, either.
+            Span<byte> signals = stackalloc byte[SignalSetSize];
+            foreach (var signal in (ReadOnlySpan<int>)[Libc.Hangup, Libc.Interrupt, Libc.BrokenPipe, Libc.Terminate])
+                signals[(signal - 1) / 8] |= (byte)(1 << ((signal - 1) % 8));
+            _ = Libc.SetDefaultSignals(attributes, signals);
+        }
         _ = talks ? Libc.AddDup(actions, input[0], 0) : Libc.AddOpen(actions, 0, "/dev/null", Libc.ReadOnly, 0);
         _ = Libc.AddDup(actions, output[1], 1);
         _ = complains ? Libc.AddDup(actions, output[1], 2) : Libc.AddOpen(actions, 2, "/dev/null", Libc.WriteOnly, 0);
 
         nint[] argv = [.. new[] { program }.Concat(arguments).Select(Marshal.StringToCoTaskMemUTF8), 0];
+        nint[] envp = [.. (environment ?? []).Select(Marshal.StringToCoTaskMemUTF8), 0];
         try
         {
-            var error = Libc.PosixSpawn(out var pid, program, actions, attributes, argv, [0]);
+            var error = Libc.PosixSpawn(out var pid, program, actions, attributes, argv, envp);
             if (error != 0)
                 throw new KernelRefused($"start {program}", error, Errno.Say(error));
             return new(pid, input[1], output[0]);
         }
         finally
         {
-            foreach (var text in argv)
+            foreach (var text in argv.Concat(envp))
                 Marshal.FreeCoTaskMem(text);
             _ = Libc.DestroyFileActions(actions);
             _ = Libc.DestroySpawnAttributes(attributes);
@@ -85,7 +101,7 @@ sealed class Spawned : IDisposable
             // A signal came in between: wait on.
         }
         _reaped = true;
-        return (status & 0x7f) == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f);
+        return ExitCode(status);
     }
 
     /// <summary>Its exit code, or null where it has not ended within the limit.</summary>
@@ -112,10 +128,24 @@ sealed class Spawned : IDisposable
         var pid = _pid;
         while (looking.Read(Sys.Proc / $"{pid}/task/{pid}/children")?.Split(' ') is [{ Length: > 0 } child, ..])
             pid = int.Parse(child, CultureInfo.InvariantCulture);
-        var stat = ProcStat.Parse(looking.Read(Sys.Proc / $"{pid}/stat") ?? "");
+        var stat = ProcessStat.Of(pid, looking);
         var function = looking.Read(Sys.Proc / $"{pid}/wchan");
         return new(pid, stat?.Started ?? 0, stat is null ? "" : $"state {stat.State}{(function is null or "" or "0" ? "" : $" in {function}")}");
     }
+
+    /// <summary>Its exit code; null while it runs.</summary>
+    public int? Ended()
+    {
+        if (Libc.WaitPid(_pid, out var status, Libc.NoHang) != _pid)
+            return null;
+        _reaped = true;
+        return ExitCode(status);
+    }
+
+    /// <summary>Ends it and what it started, as far as that stayed in its session's first group.</summary>
+    public void Kill() => _ = Libc.SendSignal(-_pid, Libc.Kill);
+
+    static int ExitCode(int status) => (status & 0x7f) == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f);
 
     /// <summary>Lets it go: at the end of its input it ends by itself. One that hangs in the kernel is left to init.</summary>
     public void Dispose()

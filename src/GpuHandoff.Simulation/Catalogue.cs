@@ -120,12 +120,16 @@ static class Catalogue
             if (device.Hardware.IsVga)
                 kernel.Consoles.EvictFirmware(device);
             kernel.Nodes.Put($"/dev/vfio/{group}", new(240, (uint)group, 0x180, 0, 0));
+            // drivers/vfio/pci/vfio_pci_core.c:vfio_pci_core_register_device, pm_runtime_allow
+            device.PowerControl = "auto";
             return 0;
         },
         // drivers/vfio/vfio_main.c:vfio_unregister_group_dev waits for the user, and asks it every ten seconds.
         MayLeave = static device => device.VfioUsers == 0,
         Leave = device =>
         {
+            // vfio_pci_core_unregister_device, pm_runtime_forbid
+            device.PowerControl = "on";
             var group = device.Hardware.IommuGroup;
             if (!kernel.Bus.Devices.Any(other => other != device && other.Driver == "vfio-pci" && other.Hardware.IommuGroup == group))
                 kernel.Nodes.Drop($"/dev/vfio/{group}");

@@ -1,3 +1,4 @@
+using System.Text;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Simulation;
@@ -19,7 +20,17 @@ sealed record Folder(Func<IEnumerable<(string Name, Entry Entry)>> Children) : E
 }
 
 /// <summary>A text file. No <paramref name="Write"/>: nobody taught the simulator what a write to it does.</summary>
-sealed record TextFile(Func<string?> Read, Action<string>? Write = null) : Entry;
+sealed record TextFile(Func<string?> Read, Action<string>? Write = null) : Entry
+{
+    /// <summary>The content where it is no text.</summary>
+    public Func<byte[]?>? Bytes { get; init; }
+
+    public byte[]? First(int count)
+    {
+        var content = Bytes is null ? Read() is { } text ? Encoding.UTF8.GetBytes(text) : null : Bytes();
+        return content?.Length > count ? content[..count] : content;
+    }
+}
 
 sealed record LinkTo(string Target) : Entry;
 

@@ -11,6 +11,7 @@ public sealed class HostBuilder
     readonly List<string> builtIn = [];
     readonly List<(string Module, string Text)> options = [];
     readonly List<(string Address, string Driver)> overrides = [];
+    readonly List<Action<SimulatedKernel>> afterBoot = [];
     DriverOption driver = new();
     bool hasNvidia;
     bool iommu = true;
@@ -89,6 +90,13 @@ public sealed class HostBuilder
         return this;
     }
 
+    /// <summary>What user space does at the end of the boot: services, containers, nvidia-smi.</summary>
+    public HostBuilder Then(Action<SimulatedKernel> act)
+    {
+        afterBoot.Add(act);
+        return this;
+    }
+
     public SimulatedKernel Boot()
     {
         var kernel = new SimulatedKernel(driver);
@@ -117,6 +125,7 @@ public sealed class HostBuilder
             kernel.Modules.Load(module, []);
         if (kernel.Modules.Find("nvidia") is not null)
             MakeNvidiaNodes(kernel);
+        afterBoot.ForEach(act => act(kernel));
         return kernel;
     }
 

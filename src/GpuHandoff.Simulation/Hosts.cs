@@ -33,6 +33,14 @@ public static class Hosts
         ("firmware-console", () => FirmwareConsole()),
         ("nvidia-console", () => NvidiaConsole()),
         ("vfio-built-in", () => VfioBuiltIn()),
+        ("resizable-bar", () => ResizableBar()),
+        ("busy-services", () => BusyServices()),
+        ("busy-services-580-modeset", () => BusyServices(new("580.126.20", Modeset: true))),
+        ("two-gpus-persistenced", () => TwoGpusPersistenced()),
+        ("two-gpus-persistenced-595", () => TwoGpusPersistenced(new("595.45.04", Modeset: false))),
+        ("lxc-containers", () => LxcContainers()),
+        ("docker-container", () => DockerContainer()),
+        ("legacy-persistence", () => LegacyPersistence()),
     ];
 
     /// <summary>An RTX 4090 with its audio function, alone in their group, behind a root port; all NVIDIA modules loaded.</summary>
@@ -122,6 +130,57 @@ public static class Hosts
     /// <summary>vfio-pci is part of the kernel: nothing to load, and nothing to unload.</summary>
     public static SimulatedKernel VfioBuiltIn(DriverOption? driver = null) =>
         Nvidia(driver, Card(1, bootVga: true)).WithBuiltIn("vfio", "vfio_pci_core", "vfio_pci", "vfio_iommu_type1").Boot();
+
+    /// <summary>A card whose BAR 1 can be 64 MiB to 16 GiB and is 256 MiB, and which may sleep, all its functions too.</summary>
+    public static SimulatedKernel ResizableBar(DriverOption? driver = null)
+    {
+        var card = Card(1, bootVga: true);
+        var kernel = Nvidia(driver, [.. card.Select(function => function.Resources.Count > 0
+            ? function with { BarSizes = new Dictionary<int, ulong> { [1] = 0x7fc0 } } : function)]).Boot();
+        foreach (var device in kernel.Devices.Where(device => device.Driver != "pcieport"))
+            device.PowerControl = "auto";
+        return kernel;
+    }
+
+    /// <summary>A single GPU that nvidia-persistenced and ollama have open; display-manager.service is down.</summary>
+    public static SimulatedKernel BusyServices(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).Then(kernel =>
+    {
+        kernel.InstallNvidiaSmi();
+        kernel.StartUnit(kernel.AddPersistenced());
+        kernel.StartUnit(kernel.AddUnit("ollama.service", "ollama", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0"));
+        kernel.AddUnit("display-manager.service", "gdm", "/dev/dri/card0");
+    }).Boot();
+
+    /// <summary>Twins: nvidia-persistenced has both open, and a job works on the second one only.</summary>
+    public static SimulatedKernel TwoGpusPersistenced(DriverOption? driver = null) =>
+        Nvidia(driver ?? new("580.126.20"), [.. Card(1, bootVga: true), .. Card(2)]).Then(kernel =>
+        {
+            kernel.InstallNvidiaSmi();
+            kernel.StartUnit(kernel.AddPersistenced());
+            kernel.StartUnit(kernel.AddUnit("training.service", "python3", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia1"));
+        }).Boot();
+
+    /// <summary>Proxmox's containers: 201 and 202 use the GPU, 203 runs without it, 204 is stopped.</summary>
+    public static SimulatedKernel LxcContainers(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).Then(kernel =>
+    {
+        foreach (var id in (string[])["201", "202"])
+            kernel.StartContainer(kernel.AddContainer(ContainerKind.Lxc, id, "jellyfin", "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-uvm"));
+        kernel.StartContainer(kernel.AddContainer(ContainerKind.Lxc, "203", "nginx"));
+        kernel.AddContainer(ContainerKind.Lxc, "204", "jellyfin", "/dev/nvidiactl", "/dev/nvidia0");
+    }).Boot();
+
+    /// <summary>Twins without nvidia-smi; a Docker container has the first one open.</summary>
+    public static SimulatedKernel DockerContainer(DriverOption? driver = null) =>
+        Nvidia(driver ?? new("580.126.20"), [.. Card(1, bootVga: true), .. Card(2)]).Then(kernel => kernel.StartContainer(kernel.AddContainer(
+            ContainerKind.Docker, string.Concat(Enumerable.Repeat("0123456789abcdef", 4)), "python3", "/dev/nvidiactl", "/dev/nvidia0"))).Boot();
+
+    /// <summary>Twins; the first one is in persistence mode without a daemon, and no process shows it open.</summary>
+    public static SimulatedKernel LegacyPersistence(DriverOption? driver = null) =>
+        Nvidia(driver ?? new("580.126.20"), [.. Card(1, bootVga: true), .. Card(2)]).Then(kernel =>
+        {
+            kernel.InstallNvidiaSmi(drains: false);
+            kernel.SetLegacyPersistence(new(0, 1, 0, 0), on: true);
+        }).Boot();
 
     // ---- parts ----
 

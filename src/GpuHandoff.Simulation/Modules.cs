@@ -50,8 +50,9 @@ sealed class Modules(SimulatedKernel kernel)
     {
         var file = FindFile(name)
             ?? throw new Refusal(0, $"modprobe: FATAL: Module {name} not found in directory /lib/modules/{kernel.Release}");
-        // A module on its way out is waited for (kernel/module/main.c:add_unformed_module).
-        kernel.WaitUntil(() => Find(file.Module) is not { State: "going" });
+        // A module on its way out is not waited for (kernel/module/main.c:module_patient_check_exists).
+        if (Find(file.Module) is { State: "going" })
+            throw new Refusal(0, $"modprobe: ERROR: could not insert '{name}': {Words(Errno.Busy)}");
         if (file.BuiltIn || Find(file.Module) is not null)
             return;
         foreach (var need in file.Needs)

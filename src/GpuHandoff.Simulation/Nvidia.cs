@@ -73,6 +73,7 @@ sealed class Nvidia(SimulatedKernel kernel, DriverOption option)
     {
         device.Minor = null;
         device.Persistent = false;
+        device.Draining = false;
         kernel.Nodes.Drop($"/dev/i2c-{device.I2cAdapter}");
         device.I2cAdapter = null;
     }

@@ -35,6 +35,9 @@ static class Opening
             throw new Refusal(Errno.NoDevice);
         if (gpu.Removing && kernel.Nvidia.RefusesOpensWhileRemoving)
             throw new Refusal(Errno.NoDevice);
+        // nvidia/nv.c:nv_open_device, and rm_init_adapter for a first open.
+        if (gpu.Draining)
+            throw new Refusal(gpu.UsageCount > 0 || gpu.Persistent ? Errno.Busy : Errno.InputOutput);
         var release = Hold(nvidia);
         gpu.FileUsers++;
         return () =>

@@ -118,9 +118,14 @@ sealed partial class PciBus
             var device = new PciDevice(hardware) { Lost = kernel.LostHardware.Contains(hardware.Address) };
             if (device.Lost)
                 continue;
+            foreach (var (slot, size) in kernel.SizesAtRescan.Where(entry => entry.Key.Device == hardware.Address))
+                device.Resize(slot.Bar, size);
             devices.Add(hardware.Address, device);
             added.Add(device);
         }
+        // What was gone had its registers set anew, if only by the enumeration.
+        foreach (var device in added)
+            kernel.HasBeenReset(device, "rescan");
         foreach (var device in added.OrderBy(device => device.Address))
             Attach(device);
         // udev sees the new device and loads its driver by its modalias.
@@ -135,6 +140,24 @@ sealed partial class PciBus
     public bool IsOnBus(PciHardware hardware, int domain, int bus) =>
         (hardware.Address.Domain == domain && hardware.Address.Bus == bus)
         || slots.Exists(slot => slot.Address.Domain == domain && slot.Address.Bus == bus && IsBelow(hardware, slot.Address));
+
+    /// <summary>drivers/pci/pci-sysfs.c:__resource_resize_store: the number of a bit of the mask, and no driver at work.</summary>
+    public void ResizeBar(PciDevice device, int bar, string text)
+    {
+        if (!int.TryParse(Word(text), NumberStyles.None, CultureInfo.InvariantCulture, out var bit))
+            throw new Refusal(Errno.Invalid);
+        kernel.TakeLock(device);
+        if (device.Driver is not null)
+            throw new Refusal(Errno.Busy);
+        if (bit > 42 || (device.Hardware.BarSizes[bar] >> bit & 1) == 0)
+            throw new Refusal(Errno.Invalid);
+        device.Resize(bar, 1UL << (bit + 20));
+    }
+
+    public IEnumerable<(int Domain, int Bus)> Buses() =>
+        slots.Select(slot => (slot.Address.Domain, slot.Address.Bus)).Distinct().Where(bus => devices.Values.Any(
+            device => (device.Address.Domain, device.Address.Bus) == bus
+                || slots.Exists(slot => (slot.Address.Domain, slot.Address.Bus) == bus && slot.Behind == device.Address)));
 
     public bool HasBus(int domain, int bus) =>
         bus == 0 || slots.Exists(slot => slot.Address.Domain == domain && slot.Address.Bus == bus);
@@ -159,7 +182,7 @@ sealed partial class PciBus
         kernel.Spend(device.Lost ? TimeSpan.FromSeconds(60) : TimeSpan.FromMilliseconds(100));
         if (device.Lost)
             throw new Refusal(Errno.NotTypewriter);
-        kernel.ResetLog.Add($"{device.Address} {works}");
+        kernel.HasBeenReset(device, works);
     }
 
     /// <summary>
@@ -176,8 +199,10 @@ sealed partial class PciBus
         {
             if (device.Driver is not (null or "vfio-pci") || device.VfioUsers > 0)
                 kernel.Hazard($"{device.Address} was reset under {device.Driver}");
-            kernel.ResetLog.Add($"{device.Address} subordinate");
         }
+        kernel.Spend(TimeSpan.FromMilliseconds(100));
+        foreach (var device in below)
+            kernel.HasBeenReset(device, "subordinate");
     }
 
     /// <summary>drivers/pci/pci.c:reset_method_store</summary>

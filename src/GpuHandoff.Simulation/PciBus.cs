@@ -69,8 +69,11 @@ sealed partial class PciBus(SimulatedKernel kernel)
         // drivers/pci/pci-driver.c:pci_dma_configure: a host driver may not join a group that a VFIO user owns.
         if (!driver.ManagesDma && device.Hardware.IommuGroup is { } group && kernel.Guests.OwnerOf(group) is not null)
             return Errno.Busy;
-        if (kernel.ProbeFaults.TryGetValue((driver.Name, device.Address), out var fault))
-            return fault;
+        if (kernel.ProbeFaults.TryGetValue((driver.Name, device.Address), out var fault) && fault.Left > 0)
+        {
+            fault.Left--;
+            return fault.Errno;
+        }
         if (device.Lost)
             return driver.Name == "nvidia" ? Errno.NotPermitted : Errno.InputOutput;
         var result = driver.Probe(device);
@@ -113,4 +116,12 @@ sealed partial class PciBus(SimulatedKernel kernel)
             RescanLockHolder = null;
         }
     }
+}
+
+/// <summary>A probe that fails so many times, or until a reset of a certain kind.</summary>
+sealed class ProbeFault(int errno, int times, string? until)
+{
+    public int Errno { get; } = errno;
+    public int Left { get; set; } = times;
+    public string? Until { get; } = until;
 }

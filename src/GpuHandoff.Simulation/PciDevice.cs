@@ -9,6 +9,7 @@ public sealed class PciDevice
     {
         Hardware = hardware;
         ResetMethods = hardware.ResetMethods;
+        Resources = [.. hardware.Resources];
     }
 
     public PciHardware Hardware { get; }
@@ -32,6 +33,12 @@ public sealed class PciDevice
     /// <summary>The call that has the device lock and did not come back, null where the lock is free.</summary>
     public string? LockHolder { get; internal set; }
 
+    /// <summary>Its memory windows as the kernel laid them out: start, end, flags.</summary>
+    public IReadOnlyList<(ulong Start, ulong End, ulong Flags)> Resources { get; private set; }
+
+    internal void Resize(int bar, ulong size) => Resources =
+        [.. Resources.Select((line, index) => index != bar ? line : size == 0 ? default : (line.Start, line.Start + size - 1, line.Flags))];
+
     internal PciDriver? Bound { get; set; }
     internal bool Removing { get; set; }
     internal bool WasBound { get; set; }
@@ -39,6 +46,7 @@ public sealed class PciDevice
     internal int KernelUsers { get; set; }
     internal bool ModesetUser { get; set; }
     internal bool Persistent { get; set; }
+    internal bool Draining { get; set; }
     internal bool NeverLets { get; set; }
     internal int I2cUsers { get; set; }
     internal int SoundUsers { get; set; }

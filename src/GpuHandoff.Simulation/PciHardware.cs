@@ -28,6 +28,9 @@ public sealed record PciHardware(PciAddress Address, int Vendor, int Device, int
     /// <summary>What is plugged into a USB controller, by its product's name.</summary>
     public IReadOnlyList<string> UsbDevices { get; init; } = [];
 
+    /// <summary>The sizes that a memory window can have, as <c>resourceN_resize</c> shows them: bit n for 2^n MiB.</summary>
+    public IReadOnlyDictionary<int, ulong> BarSizes { get; init; } = new Dictionary<int, ulong>();
+
     internal bool IsBridge => Class >> 8 == 0x0604;
     internal bool IsVga => Class >> 8 == 0x0300;
 

@@ -14,7 +14,9 @@ sealed class ProcTree(SimulatedKernel kernel)
         yield return ("fb", Text(() => Lines(kernel.Consoles.Framebuffers.Select(fb => $"{fb.Index} {fb.Name}"))));
         yield return ("iomem", Text(IoMem));
         yield return ("modules", Text(() => Lines(kernel.Modules.Loaded.Select(ModuleLine))));
-        yield return ("self", Dir(static () => [("ns", Dir(() => [("pid", new LinkTo(SimulatedProcess.HostPidNamespace))]))]));
+        yield return ("self", kernel.Ourselves is { } ourselves
+            ? new LinkTo(ourselves.Pid.ToString())
+            : Dir(static () => [("ns", Dir(() => [("pid", new HeldFile(SimulatedProcess.HostPidNamespace, null))]))]));
         yield return ("sys", Dir(() => [("kernel", Dir(() =>
         [
             ("osrelease", Text(() => kernel.Release)),
@@ -114,8 +116,9 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("map_files", Dir(() => Mappings(process).Select(mapped => (mapped.Range, (Entry)new HeldFile(mapped.Path, mapped.Node))))),
         ("maps", Text(() => Lines(Mappings(process).Select(mapped => $"{mapped.Range} rw-s 00000000 {mapped.File,-26} {mapped.Path}")
             .Append("7ffd5c1e3000-7ffd5c204000 rw-p 00000000 00:00 0                          [stack]")))),
-        ("ns", Dir(() => [("pid", new LinkTo(process.PidNamespace))])),
-        ("stat", Text(() => $"{process.Pid} ({process.Name}) S 1 {process.Pid} {process.Pid} 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started} 0 0")),
+        ("ns", Dir(() => [("pid", new HeldFile(process.PidNamespace, null))])),
+        ("stat", Text(() => $"{process.Pid} ({process.Name}) {(process.IsUninterruptible ? 'D' : 'S')} {process.Parent} {process.Pid} {process.Pid}"
+            + $" 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started} 0 0")),
         ("status", Text(() => $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];
 

@@ -1,3 +1,4 @@
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Simulation;
@@ -36,6 +37,17 @@ public sealed class SimulatedProcess
     public ulong Started { get; internal set; }
 
     internal const string HostPidNamespace = "pid:[4026531836]";
+
+    public int Parent { get; set; } = 1;
+
+    /// <summary>It has a handler for SIGTERM that does nothing.</summary>
+    public bool IgnoresTerminate { get; set; }
+
+    /// <summary>How long it takes to end after SIGTERM.</summary>
+    public TimeSpan EndTakes { get; set; }
+
+    /// <summary>It is in a call that cannot be interrupted (state D).</summary>
+    public bool IsUninterruptible { get; set; }
 
     internal OpenNode Add(string path, DeviceNode? node, Action release)
     {
@@ -102,6 +114,16 @@ sealed class Processes
         var process = new SimulatedProcess(pid ?? ++lastPid, name, cgroup) { Started = started };
         running.Add(process.Pid, process);
         return process;
+    }
+
+    public static void Signal(SimulatedProcess process, ProcessSignal signal, SimulatedKernel kernel)
+    {
+        if (process.IsUninterruptible || (signal == ProcessSignal.Terminate && process.IgnoresTerminate))
+            return;
+        if (signal == ProcessSignal.Terminate && process.EndTakes > TimeSpan.Zero)
+            kernel.Later(process.EndTakes, () => kernel.EndProcess(process));
+        else
+            kernel.EndProcess(process);
     }
 
     public void End(SimulatedProcess process)

@@ -47,6 +47,8 @@ public sealed class RecordedTree : IKernel
 
     public string? ReadSlow(SysPath file, TimeSpan budget) => Read(file);
 
+    public byte[]? ReadBytes(SysPath file, int count) => (tree.Find(file.Text) as TextFile)?.First(count);
+
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
         : [];
@@ -73,6 +75,11 @@ public sealed class RecordedTree : IKernel
 
     public void RemoveNode(SysPath path) => throw ReadOnly($"unlink {path}");
 
+    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget) =>
+        throw ReadOnly(string.Join(' ', (string[])[program, .. arguments]));
+
+    public void Signal(int pid, ulong startedAt, ProcessSignal signal) => throw ReadOnly($"send {signal} to process {pid}");
+
     static KernelRefused ReadOnly(string call) => new(call, Errno.ReadOnly, "a recorded machine cannot be changed");
 
     IEnumerable<(string, Entry)> Top()
@@ -90,7 +97,7 @@ public sealed class RecordedTree : IKernel
             DirectoryInfo deeper => (info.Name, new Folder(() => Children(deeper))),
             _ when info.Name.EndsWith(Unrecorded, StringComparison.Ordinal) =>
                 (info.Name[..^Unrecorded.Length], new TextFile(static () => null)),
-            _ => (info.Name, (Entry)new TextFile(() => File.ReadAllText(info.FullName))),
+            _ => (info.Name, (Entry)new TextFile(() => File.ReadAllText(info.FullName)) { Bytes = () => File.ReadAllBytes(info.FullName) }),
         });
 
     Folder Dev(string folder) => new(() => nodes.In(folder).Select(child =>

@@ -23,6 +23,7 @@ public sealed partial class SimulatedKernel
             text.Append(CultureInfo.InvariantCulture, $" power={device.PowerControl} d3cold={(device.D3ColdAllowed ? 1 : 0)}");
             text.Append(CultureInfo.InvariantCulture, $" reset={string.Join(',', device.ResetMethods)} minor={device.Minor?.ToString() ?? "-"}");
             text.Append(CultureInfo.InvariantCulture, $" users={device.UsageCount} sound={device.SoundCard?.ToString() ?? "-"}");
+            text.Append(CultureInfo.InvariantCulture, $" bars={string.Join(',', device.Resources.Index().Where(bar => bar.Item.End > bar.Item.Start).Select(bar => $"{bar.Index}:{(bar.Item.End - bar.Item.Start + 1) >> 10}K"))}");
             text.Append(CultureInfo.InvariantCulture, $" drm={string.Join(',', Drm.Of(device).Select(CardText).DefaultIfEmpty("-"))}\n");
         }
         var left = WithoutWhatTheyNeed(butModules);
@@ -36,6 +37,14 @@ public sealed partial class SimulatedKernel
             text.Append(CultureInfo.InvariantCulture, $"ids {driver.Name} {string.Join(' ', driver.DynamicIds.Order().Select(id => $"{id.Vendor:x4}:{id.Device:x4}"))}\n");
         foreach (var (path, node) in Nodes.All.Where(pair => IsLasting(pair.Value)))
             text.Append(CultureInfo.InvariantCulture, $"node {path} {MajorText(path, node)}:{node.Minor} {Convert.ToString(node.Mode, 8)} {node.Owner}:{node.Group}\n");
+        foreach (var device in Bus.Devices.Where(device => device.Persistent))
+            text.Append(CultureInfo.InvariantCulture, $"persistent {device.Address}\n");
+        foreach (var device in Bus.Devices.Where(device => device.Draining))
+            text.Append(CultureInfo.InvariantCulture, $"draining {device.Address}\n");
+        foreach (var unit in Systemd.Units)
+            text.Append(CultureInfo.InvariantCulture, $"unit {unit.Name} {unit.State}\n");
+        foreach (var container in Containers.All)
+            text.Append(CultureInfo.InvariantCulture, $"container {container.Name.Kind} {container.Name.Id} {(container.IsRunning ? "running" : "stopped")}\n");
         text.Append(CultureInfo.InvariantCulture, $"console {(Consoles.FbconBound ? "fbcon" : "dummy")}\n");
         foreach (var fb in Consoles.Framebuffers)
             text.Append(CultureInfo.InvariantCulture, $"framebuffer {fb.Index} {fb.Name} {fb.Device?.Address.ToString() ?? "-"}\n");

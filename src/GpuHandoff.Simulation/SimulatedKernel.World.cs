@@ -59,6 +59,79 @@ public sealed partial class SimulatedKernel
     /// <summary>nvidia-smi -pm without the daemon: initialised, MSI on, but no usage count.</summary>
     public void SetLegacyPersistence(PciAddress gpu, bool on) => Device(gpu).Persistent = on;
 
+    /// <summary>A service, inactive until <see cref="StartUnit"/>; its process opens those of the nodes that are there.</summary>
+    public SimulatedUnit AddUnit(string name, string command, params IReadOnlyList<string> nodes)
+    {
+        var unit = new SimulatedUnit(name, command, _ => nodes, needsGpu: false);
+        Systemd.Add(unit);
+        return unit;
+    }
+
+    /// <summary>nvidia-persistenced: it keeps every card open that is on nvidia when it starts, and needs one.</summary>
+    public SimulatedUnit AddPersistenced()
+    {
+        var unit = new SimulatedUnit(
+            "nvidia-persistenced.service", "nvidia-persiste",
+            static kernel => ["/dev/nvidiactl", .. kernel.Bus.Devices.Where(device => device.Minor is not null).Select(device => $"/dev/nvidia{device.Minor}")],
+            needsGpu: true);
+        Systemd.Add(unit);
+        return unit;
+    }
+
+    public SimulatedUnit Unit(string name) => Systemd.Find(name) ?? throw new InvalidOperationException($"there is no {name} on this machine");
+
+    /// <summary>Somebody else's systemctl start.</summary>
+    public void StartUnit(SimulatedUnit unit)
+    {
+        ArgumentNullException.ThrowIfNull(unit);
+        if (Systemd.Start(unit.Name) is { Exit: not 0 } refused)
+            throw new InvalidOperationException(refused.Output);
+    }
+
+    /// <summary>A container, stopped until it is started; its manager is installed with it.</summary>
+    public SimulatedContainer AddContainer(ContainerKind kind, string id, string command, params IReadOnlyList<string> nodes)
+    {
+        var (program, manager) = kind switch
+        {
+            ContainerKind.Lxc => (Kernel.Programs.Pct, Containers.Pct),
+            ContainerKind.Docker => (Kernel.Programs.Docker, Containers.Engine(kind)),
+            _ => (Kernel.Programs.Podman, Containers.Engine(kind)),
+        };
+        Programs[program] = manager;
+        return Containers.Add(kind, id, command, nodes);
+    }
+
+    public SimulatedContainer Container(string id) =>
+        Containers.All.First(container => container.Name.Id == id);
+
+    public void StartContainer(SimulatedContainer container)
+    {
+        ArgumentNullException.ThrowIfNull(container);
+        Containers.Start(container);
+    }
+
+    /// <summary>/usr/bin/nvidia-smi.</summary>
+    /// <param name="drains">Whether the driver lets cards be drained.</param>
+    public void InstallNvidiaSmi(bool drains = true) => Programs[Kernel.Programs.NvidiaSmi] = new NvidiaSmi(this, drains).Program;
+
+    /// <summary>The process that the tool itself is, where that matters.</summary>
+    public SimulatedProcess? Ourselves { get; set; }
+
+    internal void OpenWhatIsThere(IEnumerable<string> nodes, SimulatedProcess process)
+    {
+        foreach (var node in nodes)
+        {
+            try
+            {
+                OpenNode(node, process);
+            }
+            catch (KernelRefused)
+            {
+                // No such node or no such card now: the program does without.
+            }
+        }
+    }
+
     /// <summary>A user that no process shows (a dma-buf, p2p), until disposed: it holds the GPU and the module.</summary>
     public IDisposable UseInKernel(PciAddress gpu)
     {
@@ -96,14 +169,44 @@ public sealed partial class SimulatedKernel
     /// <summary>Something that happens while the caller waits.</summary>
     public void Later(TimeSpan after, Action action) => clock.Later(after, action);
 
-    /// <summary>Probing this function with this driver fails from now on; 0 heals it.</summary>
-    public void FailProbe(string driver, PciAddress function, int errno)
+    /// <summary>The module is on its way out for so long, and stays after all: somebody's call that is under way.</summary>
+    public void Dawdle(string module, TimeSpan time)
+    {
+        if (Modules.Find(module) is not { } found)
+            return;
+        found.State = "going";
+        Later(time, () => found.State = "live");
+    }
+
+    /// <summary>Probing this function with this driver fails from now on, or so many times; 0 heals it.</summary>
+    public void FailProbe(string driver, PciAddress function, int errno, int times = int.MaxValue)
     {
         if (errno == 0)
             ProbeFaults.Remove((driver, function));
         else
-            ProbeFaults[(driver, function)] = errno;
+            ProbeFaults[(driver, function)] = new(errno, times, null);
     }
+
+    /// <summary>Probing this function with this driver fails until it was reset in this way: <c>flr</c>, <c>subordinate</c>, <c>rescan</c>.</summary>
+    public void FailProbeUntil(string reset, string driver, PciAddress function, int errno) =>
+        ProbeFaults[(driver, function)] = new(errno, int.MaxValue, reset);
+
+    /// <summary>What a reset, of any kind, does to a function besides: called with its address and the way, after it.</summary>
+    public Action<PciAddress, string>? WhenReset { get; set; }
+
+    internal void HasBeenReset(PciDevice device, string how)
+    {
+        ResetLog.Add($"{device.Address} {how}");
+        foreach (var key in ProbeFaults.Where(fault => fault.Key.Device == device.Address && fault.Value.Until == how).Select(fault => fault.Key).ToList())
+            ProbeFaults.Remove(key);
+        WhenReset?.Invoke(device.Address, how);
+    }
+
+    /// <summary>A memory window shows another size from now on; 0: it found no place.</summary>
+    public void ShrinkBar(PciAddress function, int bar, ulong size) => Device(function).Resize(bar, size);
+
+    /// <summary>The next enumeration gives a memory window another size; 0: it finds no place (H30).</summary>
+    public void ShrinkBarAtRescan(PciAddress function, int bar, ulong size) => SizesAtRescan[(function, bar)] = size;
 
     /// <summary>The function falls off the bus: its registers read as ones, no probe works, no rescan finds it.</summary>
     public void LoseDevice(PciAddress function)
@@ -136,6 +239,7 @@ public sealed partial class SimulatedKernel
         public TimeSpan Uptime => kernel.Uptime;
         public string? Read(SysPath file) => kernel.Read(file);
         public string? ReadSlow(SysPath file, TimeSpan budget) => kernel.ReadSlow(file, budget);
+        public byte[]? ReadBytes(SysPath file, int count) => kernel.ReadBytes(file, count);
         public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
         public string? Link(SysPath link) => kernel.Link(link);
         public bool Exists(SysPath path) => kernel.Exists(path);
@@ -146,6 +250,15 @@ public sealed partial class SimulatedKernel
         public void UnloadModule(string module, TimeSpan budget) => Quietly(() => kernel.UnloadModule(module, budget));
         public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
         public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
+
+        public void Signal(int pid, ulong startedAt, ProcessSignal signal) => Quietly(() => kernel.Signal(pid, startedAt, signal));
+
+        public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+        {
+            var result = new ProgramResult(0, "");
+            Quietly(() => result = kernel.RunProgram(program, arguments, budget));
+            return result;
+        }
 
         public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>
             Quietly(() => kernel.LoadModule(module, parameters, budget));

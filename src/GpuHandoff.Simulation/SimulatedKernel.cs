@@ -15,6 +15,7 @@ public sealed partial class SimulatedKernel : IKernel
 
     readonly Clock clock = new();
     readonly List<string> calls = [];
+    readonly List<string> asked = [];
     readonly Tree tree;
     TimeSpan deadline;
     bool quiet;
@@ -29,17 +30,24 @@ public sealed partial class SimulatedKernel : IKernel
         Consoles = new(this);
         Guests = new(this);
         Nvidia = new(this, driver);
+        Systemd = new(this);
+        Containers = new(this);
+        Programs.Add(Kernel.Programs.Systemctl, Systemd.Systemctl);
         tree = new(new(() =>
         [
             ("sys", new SysTree(this).Root),
             ("proc", new ProcTree(this).Root),
             ("dev", DevFolder("/dev")),
             ("etc", new Folder(() => [("passwd", new TextFile(() => Accounts))])),
+            ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/"))])),
         ]));
     }
 
     /// <summary>Every call that could have changed the machine, in order: <c>write "1" /sys/…</c>, <c>modprobe nvidia</c>.</summary>
     public IReadOnlyList<string> Calls => calls;
+
+    /// <summary>Every program that was started only to ask it something.</summary>
+    public IReadOnlyList<string> Asked => asked;
 
     /// <summary>What is to go wrong.</summary>
     public Faults Faults { get; } = new();
@@ -84,7 +92,14 @@ public sealed partial class SimulatedKernel : IKernel
     internal Nodes Nodes { get; } = new();
     internal Processes Processes { get; } = new();
     internal Guests Guests { get; }
-    internal Dictionary<(string Driver, PciAddress Device), int> ProbeFaults { get; } = [];
+    internal Dictionary<(string Driver, PciAddress Device), ProbeFault> ProbeFaults { get; } = [];
+    internal Dictionary<(PciAddress Device, int Bar), ulong> SizesAtRescan { get; } = [];
+
+    internal Systemd Systemd { get; }
+    internal ContainerHosts Containers { get; }
+
+    /// <summary>What is installed, by its path.</summary>
+    internal Dictionary<string, InstalledProgram> Programs { get; } = [];
     internal HashSet<PciAddress> LostHardware { get; } = [];
     internal int UvmMajor { get; set; }
 
@@ -107,6 +122,8 @@ public sealed partial class SimulatedKernel : IKernel
         }
         return Read(file);
     }
+
+    public byte[]? ReadBytes(SysPath file, int count) => (tree.Find(file.Text) as TextFile)?.First(count);
 
     public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
@@ -171,6 +188,49 @@ public sealed partial class SimulatedKernel : IKernel
 
     public void RemoveNode(SysPath path) =>
         Change($"unlink {path}", $"unlink {path}", NodeBudget, null, () => Nodes.Drop(path.Text));
+
+    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    {
+        var call = string.Join(' ', (string[])[program, .. arguments]);
+        if (!Programs.TryGetValue(program, out var installed))
+            throw new KernelRefused(call, Errno.NoEntry, Say(Errno.NoEntry));
+        if (installed.Asks(arguments))
+        {
+            asked.Add(call);
+            return installed.Run(arguments);
+        }
+        ProgramResult? result = null;
+        var late = false;
+        try
+        {
+            Change(call, call, budget, null, () =>
+            {
+                try
+                {
+                    result = installed.Run(arguments);
+                }
+                catch (NoAnswer)
+                {
+                    late = true;
+                }
+            });
+        }
+        catch (KernelRefused refused)
+        {
+            // A fault: a program has words and an exit code, and no errno.
+            return new(1, refused.Reason);
+        }
+        return late
+            ? throw new KernelRefused(call, 0, $"it ran longer than {budget.TotalSeconds:0.#} s and was ended")
+            : result ?? new(0, "");
+    }
+
+    public void Signal(int pid, ulong startedAt, ProcessSignal signal) =>
+        Change($"kill -{(int)signal} {pid}", $"send {signal} to process {pid}", NodeBudget, null, () =>
+        {
+            if (Processes.Running.FirstOrDefault(process => process.Pid == pid && process.Started == startedAt) is { } process)
+                Processes.Signal(process, signal, this);
+        });
 
     public void Pause(TimeSpan time)
     {
@@ -295,6 +355,9 @@ public sealed partial class SimulatedKernel : IKernel
         UvmMajor = nextUvmMajor--;
         return 0;
     }
+
+    Folder ProgramFolder(string folder) => new(() => Programs.Keys.Where(path => path.StartsWith(folder, StringComparison.Ordinal))
+        .Select(path => (path[folder.Length..], (Entry)new TextFile(static () => null))));
 
     Folder DevFolder(string folder) => new(() => Nodes.In(folder).Select(child =>
         (child.Name, child.Node is { } node ? (Entry)new NodeFile(node) : DevFolder($"{folder}/{child.Name}"))));

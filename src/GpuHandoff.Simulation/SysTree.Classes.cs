@@ -23,7 +23,7 @@ sealed partial class SysTree
     ];
 
     IEnumerable<(string, Entry)> PciBuses() =>
-        kernel.Bus.Devices.Select(device => (device.Address.Domain, device.Address.Bus)).Distinct().Select(bus =>
+        kernel.Bus.Buses().Select(bus =>
             ($"{bus.Domain:x4}:{bus.Bus:x2}", (Entry)Dir(() =>
                 [("rescan", WriteOnly(text => kernel.Bus.Rescan(slot => kernel.Bus.IsOnBus(slot, bus.Domain, bus.Bus), text)))])));
 

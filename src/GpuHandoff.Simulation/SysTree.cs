@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using GpuHandoff.Kernel;
 
 namespace GpuHandoff.Simulation;
@@ -26,7 +27,8 @@ sealed partial class SysTree(SimulatedKernel kernel)
         ["", "sys", "bus", "pci", "devices", _, "driver", "unbind" or "bind"] => true,
         ["", "sys", "bus", "pci", "devices", _, "power", "control"] => true,
         ["", "sys", "bus", "pci", "devices", _,
-            "driver_override" or "remove" or "rescan" or "reset" or "reset_method" or "reset_subordinate" or "d3cold_allowed"] => true,
+            "driver_override" or "remove" or "rescan" or "reset" or "reset_method" or "reset_subordinate" or "d3cold_allowed"
+                or "resource1_resize"] => true,
         ["", "sys", "class", "pci_bus", _, "rescan"] => true,
         ["", "sys", "class", "vtconsole", _, "bind"] => true,
         ["", "sys", "bus", "platform", "drivers", _, "bind" or "unbind"] => true,
@@ -35,6 +37,7 @@ sealed partial class SysTree(SimulatedKernel kernel)
 
     public static bool TakesDeviceLock(string path) =>
         path[(path.LastIndexOf('/') + 1)..] is "bind" or "unbind" or "drivers_probe" or "remove" or "reset" or "control"
+            or "resource1_resize"
         && path.StartsWith("/sys/bus/pci/", StringComparison.Ordinal);
 
     // ---- /sys/bus/pci ----
@@ -82,9 +85,10 @@ sealed partial class SysTree(SimulatedKernel kernel)
     {
         var hardware = device.Hardware;
         yield return ("class", Text(() => $"0x{hardware.Class:x6}"));
-        yield return ("config", new TextFile(static () => ""));
+        // drivers/pci/access.c: where nothing answers any more, all bits are ones.
+        yield return ("config", new TextFile(static () => null) { Bytes = () => Config(device) });
         yield return ("d3cold_allowed", Text(() => device.D3ColdAllowed ? "1" : "0", text => device.D3ColdAllowed = ZeroOrOne(text)));
-        yield return ("device", Text(() => Hex(device.Lost ? 0xffff : hardware.Device)));
+        yield return ("device", Text(() => Hex(hardware.Device)));
         if (device.Driver is { } driver)
             yield return ("driver", new LinkTo($"{Up(device)}bus/pci/drivers/{driver}"));
         yield return ("driver_override", Text(() => device.Override ?? "(null)", text => kernel.Bus.SetOverride(device, text)));
@@ -125,7 +129,9 @@ sealed partial class SysTree(SimulatedKernel kernel)
         }
         if (hardware.IsBridge)
             yield return ("reset_subordinate", WriteOnly(text => kernel.Bus.ResetBelow(device, text)));
-        yield return ("resource", Text(() => Resources(hardware)));
+        yield return ("resource", Text(() => Resources(device)));
+        foreach (var (bar, mask) in hardware.BarSizes)
+            yield return ($"resource{bar}_resize", Text(() => $"{mask:x16}", text => kernel.Bus.ResizeBar(device, bar, text)));
         yield return ("revision", Text(() => $"0x{hardware.Revision:x2}"));
         if (device.SoundCard is { } card0)
         {
@@ -142,7 +148,8 @@ sealed partial class SysTree(SimulatedKernel kernel)
         yield return ("subsystem_vendor", Text(() => Hex(hardware.SubsystemVendor)));
         if (device.Driver == "xhci_hcd")
             yield return ("usb3", Dir(() => RootHub(hardware)));
-        yield return ("vendor", Text(() => Hex(device.Lost ? 0xffff : hardware.Vendor)));
+        // drivers/pci/pci-sysfs.c:pci_config_attr: what was read at enumeration, whatever has become of the device.
+        yield return ("vendor", Text(() => Hex(hardware.Vendor)));
         foreach (var child in kernel.Bus.Devices.Where(child => child.Hardware.Behind == hardware.Address))
             yield return (child.Address.ToString(), Dir(() => Function(child)));
     }
@@ -188,9 +195,21 @@ sealed partial class SysTree(SimulatedKernel kernel)
 
     bool VfioIdles() => kernel.Modules.Find("vfio_pci")?.Parameters["disable_idle_d3"] is "N" or "0";
 
-    static string Resources(PciHardware hardware)
+    static byte[] Config(PciDevice device)
     {
-        var lines = hardware.Resources.Concat(Enumerable.Repeat((Start: 0UL, End: 0UL, Flags: 0UL), 13)).Take(13);
+        var bytes = new byte[64];
+        Array.Fill(bytes, (byte)0xff, 0, device.Lost ? bytes.Length : 0);
+        if (!device.Lost)
+        {
+            BinaryPrimitives.WriteUInt16LittleEndian(bytes, (ushort)device.Hardware.Vendor);
+            BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(2), (ushort)device.Hardware.Device);
+        }
+        return bytes;
+    }
+
+    static string Resources(PciDevice device)
+    {
+        var lines = device.Resources.Concat(Enumerable.Repeat((Start: 0UL, End: 0UL, Flags: 0UL), 13)).Take(13);
         return string.Join('\n', lines.Select(line => $"0x{line.Start:x16} 0x{line.End:x16} 0x{line.Flags:x16}"));
     }
 

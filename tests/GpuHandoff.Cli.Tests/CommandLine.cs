@@ -29,7 +29,12 @@ public class CommandLine
     [InlineData("to_vfio", "--timeout", "soon")]
     [InlineData("to_vfio", "--timeout", "-1")]
     [InlineData("to_vfio", "--accept-neighbour", "05:00")]
+    [InlineData("to_vfio", "--bar1-size", "3G")]
+    [InlineData("to_vfio", "--bar1-size", "256")]
+    [InlineData("to_vfio", "--bar1-size", "M")]
+    [InlineData("plan", "to_vfio", "--bar1-size", "99999999999T")]
     [InlineData("to_vfio", "--root", "/")]
+    [InlineData("to_nvidia", "--stop-users")]
     [InlineData("status", "--root", "/nonexistent")]
     [InlineData("status", "extra")]
     public void A_wrong_command_line_is_exit_code_2_with_a_hint_and_nothing_on_stdout(params string[] arguments)
@@ -39,6 +44,26 @@ public class CommandLine
         output.ShouldBeEmpty();
         error.ShouldContain("[gpu-handoff] ");
         error.ShouldContain("--help");
+    }
+
+    [Theory]
+    [InlineData("256M")]
+    [InlineData("16g")]
+    public void A_size_that_the_recorded_card_does_not_offer_is_refused_as_a_check(string size)
+    {
+        var (exit, output, error) = Tool.Run("plan", "to_vfio", "--bar1-size", size, "--root", _machine);
+        exit.ShouldBe(1);
+        output.ShouldBeEmpty();
+        error.ShouldContain("[bar-size-not-offered]");
+    }
+
+    [Fact]
+    public void A_reset_that_was_asked_for_is_in_the_plan_with_what_follows_where_it_fails()
+    {
+        var (exit, output, _) = Tool.Run("plan", "to_vfio", "--reset", "--allow-rescan", "--root", _machine);
+        exit.ShouldBe(0);
+        output.ShouldContain("no driver → vfio-pci, with a reset before\n      else: if ");
+        output.ShouldContain("removal from the bus and a rescan");
     }
 
     [Fact]

@@ -149,10 +149,10 @@ public partial class Documents
     [GeneratedRegex(@"Evidence\.Record\(\s*""((?:[^""\\]|\\.)*)""")]
     static partial Regex Recorded { get; }
 
-    [GeneratedRegex(@"(?<![\w-])--[a-z][a-z-]*")]
+    [GeneratedRegex(@"(?<![\w-])--[a-z][a-z0-9-]*")]
     static partial Regex LongOption { get; }
 
-    [GeneratedRegex(@"(?<=\s)-l ([a-z][a-z-]*)")]
+    [GeneratedRegex(@"(?<=\s)-l ([a-z][a-z0-9-]*)")]
     static partial Regex FishOption { get; }
 
     [GeneratedRegex(@"```[^\n]*\n.*?```|`[^`\n]+`", RegexOptions.Singleline)]

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using GpuHandoff.Core.Tests.Everywhere;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -72,6 +73,13 @@ sealed class Desk(SimulatedKernel kernel)
 
     public Outcome Run(Plan plan, Policy? policy = null, CancellationToken stop = default) =>
         new Executor(Kernel, Ledger, Memo, (policy ?? Policy.Default).Limits).Run(plan, stop);
+
+    /// <summary>Runs the plan through a process that may die on the way. Nobody looks at its journal afterwards.</summary>
+    public Action<Mortal> Running(Target target, string? gpu = null, Policy? policy = null)
+    {
+        var plan = Planned(target, gpu, policy);
+        return mortal => new Executor(mortal, Ledger, Memo, (policy ?? Policy.Default).Limits).Run(plan, CancellationToken.None);
+    }
 
     public void Done(Target target, string? gpu = null, Policy? policy = null)
     {

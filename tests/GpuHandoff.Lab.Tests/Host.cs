@@ -1,13 +1,16 @@
 namespace GpuHandoff.Lab.Tests;
 
-/// <summary>A lab machine as a host that uses gpu-handoff: the published binary, NVIDIA's four modules and their nodes.</summary>
+/// <summary>A lab machine as a host that uses gpu-handoff: the published binary, the driver and its nodes.</summary>
 public sealed class Host : IDisposable
 {
     /// <summary>Everything that a hand-over could change and should not have, as text.</summary>
     const string Describe = """
+        # By the shell's builtins: a program costs 50 ms in an emulated processor, and every case looks several times.
         for f in /sys/bus/pci/devices/*; do
-            case $(cat $f/class) in 0x06*) continue;; esac
-            echo "$(basename $f) driver=$(basename "$(readlink $f/driver)") override=$(cat $f/driver_override)"
+            read class < $f/class; case $class in 0x06*) continue;; esac
+            read only < $f/driver_override; driver=; ! cd -P $f/driver 2> /dev/null || driver=${PWD##*/}
+            read power < $f/power/control; read d3cold < $f/d3cold_allowed
+            echo "${f##*/} driver=$driver override=$only power=$power d3cold=$d3cold"
         done
         grep -E '^(nvidia|nouveau|snd_hda_intel|xhci_pci)' /proc/modules | cut -d' ' -f1,3,4 | sort
         stat -c '%n %F %a %u:%g %T' /dev/nvidia* 2>/dev/null
@@ -21,20 +24,37 @@ public sealed class Host : IDisposable
         rm -f /dev/nvidia*
         n=0; for gpu in /proc/driver/nvidia/gpus/*; do mknod -m 666 /dev/nvidia$n c 195 $n; n=$((n + 1)); done
         mknod -m 666 /dev/nvidiactl c 195 255
-        mknod -m 666 /dev/nvidia-modeset c 195 254
+        [ ! -e /sys/module/nvidia_modeset ] || mknod -m 666 /dev/nvidia-modeset c 195 254
+        [ -e /sys/module/nvidia_uvm ] || exit 0
         uvm=$(awk '$2 == "nvidia-uvm" { print $1 }' /proc/devices)
         mknod -m 666 /dev/nvidia-uvm c $uvm 0
         mknod -m 666 /dev/nvidia-uvm-tools c $uvm 1
         """;
 
-    readonly string _home;
+    readonly HostDriver _driver;
+    string _home = "";
 
     public Host(string name, params IReadOnlyList<LabGpu> gpus)
+        : this(name, HostDriver.Nvidias, gpus)
     {
+    }
+
+    public Host(string name, HostDriver driver, params IReadOnlyList<LabGpu> gpus)
+    {
+        _driver = driver;
         var binary = Path.Combine(LabPlaces.Repository, "artifacts", "publish", "gpu-handoff");
         if (!File.Exists(binary))
             throw new FileNotFoundException($"{binary} is not there: make publish", binary);
         Vm = LabVm.Boot(new() { Name = name, Gpus = gpus, Files = [LabFile.From(binary, "/usr/sbin/gpu-handoff")] });
+        Vm.Run($"{driver.Choose}; sync").Ok();
+        Furnish();
+    }
+
+    public LabVm Vm { get; }
+
+    /// <summary>From a machine that has just booted to one that is at home.</summary>
+    public void Furnish()
+    {
         // The firmware's text console on the boot card ends with the first bind to vfio-pci and no call brings it back
         // (video/aperture.c:aperture_remove_conflicting_pci_devices). Here it is over before a case looks.
         Vm.Run("modprobe vfio-pci").Ok();
@@ -43,12 +63,10 @@ public sealed class Host : IDisposable
             Vm.Run(ShellFloor.ToVfio(gpu)).Ok();
             Vm.Run(ShellFloor.ToHost(gpu)).Ok();
         }
-        Vm.Run("modprobe nvidia && modprobe nvidia_modeset && modprobe nvidia_drm && modprobe nvidia_uvm").Ok();
+        Vm.Run(_driver.Load).Ok();
         Vm.Run(MakeNodes).Ok();
         _home = Picture();
     }
-
-    public LabVm Vm { get; }
 
     public string Picture() => Vm.Run(Describe).Text;
 

@@ -13,9 +13,12 @@ public sealed class FileLedgerTests : IDisposable
 
     static readonly Home _home = new(
         "boot-1", _gpu,
-        [new(_gpu, new("nvidia")), new(_gpu with { Function = 1 }, new("snd_hda_intel", "none")), new(_gpu with { Function = 2 }, new(null))],
+        [new(_gpu, new("nvidia")) { Power = new("auto", true), Bar1 = 256UL << 20 }, new(_gpu with { Function = 1 }, new("snd_hda_intel", "none")), new(_gpu with { Function = 2 }, new(null))],
         [new("nvidia_drm", ["modeset=Y", "fbdev=Y"])],
         [new("/dev/nvidia0", new(195, 0, 0x1b6, 0, 44))]);
+
+    static readonly Ladder _ladder = new(
+        [Rung.Function, Rung.Bus, Rung.Rescan], [_gpu, _gpu with { Function = 1 }], new(0, 0, 1, 0), ["flr"]);
 
     readonly TempFolder _folder = new();
 
@@ -41,6 +44,20 @@ public sealed class FileLedgerTests : IDisposable
     }
 
     [Fact]
+    public void A_record_of_the_first_version_is_read_and_knows_no_power_settings()
+    {
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
+        ledger.Keep(_home);
+        File.WriteAllText(Directory.GetFiles(_folder["state"]).Single(), """
+            {"bootId":"boot-1","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],
+             "modules":[],"nodes":[],"version":1}
+            """);
+        var home = ledger.Homes().ShouldHaveSingleItem();
+        home.Version.ShouldBe(1);
+        home.Functions.ShouldHaveSingleItem().ShouldBe(new FunctionHome(_gpu, new("nvidia")));
+    }
+
+    [Fact]
     public void Only_its_owner_may_read_it()
     {
         var ledger = new FileLedger(_folder["state"], _folder["run"]);
@@ -48,6 +65,38 @@ public sealed class FileLedgerTests : IDisposable
         File.GetUnixFileMode(_folder["state"]).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
         File.GetUnixFileMode(Directory.GetFiles(_folder["state"]).ShouldHaveSingleItem())
             .ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
+    }
+
+    [Fact]
+    public void What_was_stopped_is_read_back_in_its_order()
+    {
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
+        ImmutableArray<Stopped> stopped =
+            [new(Container: new(ContainerKind.Lxc, "107")), new(Unit: "ollama.service"), new(Persistence: _gpu)];
+        ledger.Keep(_home with { Stopped = stopped });
+        ledger.Homes().ShouldHaveSingleItem().Stopped.ShouldBe(stopped);
+    }
+
+    [Fact]
+    public void A_record_of_version_1_is_still_read_and_knows_of_nothing_stopped()
+    {
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
+        ledger.Keep(_home);
+        File.WriteAllText(
+            Directory.GetFiles(_folder["state"]).Single(),
+            """
+            {"bootId":"boot-1","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],
+             "modules":[{"name":"nvidia_drm","parameters":["modeset=Y","fbdev=Y"]}],
+             "nodes":[{"path":"/dev/nvidia0","node":{"major":195,"minor":0,"mode":438,"owner":0,"group":44}}],"version":1}
+            """);
+
+        var read = ledger.Homes().ShouldHaveSingleItem();
+
+        read.Functions.ShouldBe([new(_gpu, new("nvidia"))]);
+        read.Nodes.ShouldBe(_home.Nodes);
+        read.Stopped.ShouldBeEmpty();
+        ledger.Keep(read);
+        ledger.Homes().ShouldHaveSingleItem().Version.ShouldBe(2);
     }
 
     [Theory]
@@ -182,11 +231,21 @@ public sealed class FileLedgerTests : IDisposable
             new UnloadDriver("nvidia", [], [new(_gpu, new("nvidia"))]), new LoadDriver("nvidia", [], [new(_gpu, new("nvidia"))]),
             new Rebind(_gpu, null, Owner.VfioKept), new LetKernelPick(_gpu, new(0x10de, 0x2684), Owner.VfioKept), new AwaitIdle(_gpu),
             new RemoveNodes(_home.Nodes), new MakeNodes(_home.Nodes),
+            new HoldPower([new(_gpu, new("auto", true), new("on", false)), new(_gpu with { Function = 1 }, new(null, true), new(null, false))]),
+            new ResizeBar(_gpu, 256UL << 20, 16UL << 30),
+            new Rebind(_gpu, Owner.VfioKept, new("nvidia")) { Ladder = _ladder },
+            new Rebind(_gpu, new(null), Owner.VfioKept) { Ladder = _ladder, ResetFirst = true },
+            new LoadDriver("nvidia", [], [new(_gpu, new("nvidia"))]) { Ladders = [_ladder] },
+            new StopUnit("ollama.service"), new StartUnit("ollama.service"),
+            new StopContainer(new(ContainerKind.Docker, "0123456789ab")), new StartContainer(new(ContainerKind.Lxc, "107")),
+            new StopProcess(4211, 81234, "python3"), new SwitchPersistence(_gpu, On: false), new Drain(_gpu, On: true),
+            new AwaitRelease(["nvidia"], [new(4211, "python3", "/dev/nvidia0", new(195, 0, 0x1b6, 0, 44)) { Of = new(User: "bob"), Started = 81234 }]),
         ];
         var plan = new Plan(Target.Vfio, [_gpu], "all of them", [new("one", steps)]);
         var text = System.Text.Json.JsonSerializer.Serialize(plan, Formats.Json.Default.Plan);
         var read = System.Text.Json.JsonSerializer.Deserialize(text, Formats.Json.Default.Plan).ShouldNotBeNull();
         read.Steps().Select(s => s.Say()).ShouldBe(plan.Steps().Select(s => s.Say()));
+        read.Steps().Select(s => s.SayElse()).ShouldBe(plan.Steps().Select(s => s.SayElse()));
         read.Steps().Select(s => s.GetType()).ShouldBe(plan.Steps().Select(s => s.GetType()));
     }
 }

@@ -39,15 +39,20 @@ public sealed record LabImage(string Disk, string Kernel, string Initrd, string 
         Programs.Require(Needs);
     }
 
-    /// <summary>A hash of all files of the recipe, names and modes included: whatever changes there makes a new image.</summary>
+    /// <summary>
+    /// A hash of all files of the recipe and of the modules that it compiles, names and modes included: whatever changes
+    /// there makes a new image.
+    /// </summary>
     public static string RecipeHash()
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        foreach (var path in Directory.EnumerateFiles(LabPlaces.Recipe, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal))
+        var files = new[] { LabPlaces.Recipe, LabPlaces.Modules }
+            .SelectMany(folder => Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories)).Order(StringComparer.Ordinal);
+        foreach (var path in files)
         {
             var mayRun = File.GetUnixFileMode(path).HasFlag(UnixFileMode.UserExecute);
             var content = File.ReadAllBytes(path);
-            hash.AppendData(Encoding.UTF8.GetBytes($"{Path.GetRelativePath(LabPlaces.Recipe, path)} {mayRun} {content.Length}\n"));
+            hash.AppendData(Encoding.UTF8.GetBytes($"{Path.GetRelativePath(LabPlaces.Repository, path)} {mayRun} {content.Length}\n"));
             hash.AppendData(content);
         }
         return Convert.ToHexStringLower(hash.GetHashAndReset());

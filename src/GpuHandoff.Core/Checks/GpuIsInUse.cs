@@ -13,7 +13,7 @@ static class GpuIsInUse
         {
             "nvidia" when q.By == FreeBy.Unload => StackInUse(q),
             "nvidia" => CardInUse(q),
-            not null and not Owner.Vfio => NodesInUse(q, "end what uses the card's DRM nodes first"),
+            not null and not Owner.Vfio => NodesInUse(q, "end what uses the card's DRM nodes"),
             _ => [],
         });
 
@@ -24,14 +24,17 @@ static class GpuIsInUse
         var counted = NvidiaStack.Loaded(q.Machine).Where(m => m.Users() > 0)
             .Where(m => m.Name is not ("nvidia" or "nvidia_modeset") || !NvidiaStack.DrmHoldsModules(q.Machine))
             .Select(m => $"module {m.Name} has {m.Users()} users that are no modules").ToImmutableArray();
-        return users is [] && counted is [] ? [] : [InUse(q, [.. Lines(users), .. counted, .. NotSeen(q, users)], HintFor(users))];
+        return users is [] && counted is [] ? [] : [InUse(q, [.. Lines(users), .. counted, .. NotSeen(q, users)], users is [] ? Hidden : HintFor(q, users))];
     }
+
+    const string Hidden =
+        "no process shows it open, so there is nobody to stop: a kernel client or a hidden descriptor has it; try again when it has ended";
 
     static IEnumerable<Finding> CardInUse(Question q)
     {
         var users = UsersOf(q, q.Machine.Nodes.Where(n => n.Path == $"/dev/nvidia{q.Gpu.Minor}").Concat(q.Gpu.Display().Nodes));
         if (users is not [])
-            return [InUse(q, Lines(users), HintFor(users))];
+            return [InUse(q, Lines(users), HintFor(q, users))];
         // nvidia_drm with modeset=1 is a kernel user of its own: it goes first, or the counts show that it is the only one.
         if (q.Gpu.Display().Interrupts == 0 || NvidiaStack.DrmHoldsModules(q.Machine))
             return [];
@@ -46,22 +49,27 @@ static class GpuIsInUse
                     .. Lines(maybe).Select(line => $"maybe {line}"),
                     .. NotSeen(q, users),
                 ],
-                "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell"),
+                q.Gpu.Persistence == true
+                    ? "it is in persistence mode: switch it off (nvidia-smi -pm 0), or let the plan do it with --stop-users"
+                    : "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell"),
         ];
     }
 
     static IEnumerable<Finding> NodesInUse(Question q, string hint)
     {
         var users = UsersOf(q, q.Gpu.Display().Nodes);
-        return users is [] ? [] : [InUse(q, Lines(users), HintFor(users, hint))];
+        return users is [] ? [] : [InUse(q, Lines(users), HintFor(q, users, hint))];
     }
 
     static Finding InUse(Question q, ImmutableArray<string> evidence, string hint) =>
         new("gpu-in-use", $"{q.Gpu} is in use", evidence, hint);
 
-    static string HintFor(
-        ImmutableArray<GpuUser> users, string hint = "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced) and try again") =>
-        users.Any(u => u.KeepsASession()) ? EndTheSession : hint;
+    /// <summary>The way out: by hand, or by the plan. Whom the plan does not stop though it was asked is left to somebody who may.</summary>
+    public static string HintFor(
+        Question q, ImmutableArray<GpuUser> users, string byHand = "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced)") =>
+        users.Any(u => u.KeepsASession()) ? EndTheSession
+        : q.Policy.StopUsers ? "--stop-users stops no VM, no login session and not itself, and a count without a process tells nobody to stop: end them and try again"
+        : $"{byHand}, or let the plan do it with --stop-users";
 
     /// <summary>logind and PID 1 hold a card for others and let go with them: stopping these two would end the machine's work.</summary>
     public const string EndTheSession =

@@ -16,7 +16,7 @@ static class SiblingIsInUse
         let users = q.Machine.Users.Where(u => function.Nodes.Any(n => n.Node.IsSameDevice(u.Node)))
             .Select(u => u.ToString()).ToImmutableArray()
         where users is not []
-        select new Finding("sibling-in-use", $"{function} is in use", users, "stop them and try again");
+        select new Finding("sibling-in-use", $"{function} is in use", users, GpuIsInUse.HintFor(q, [], "stop them"));
 
     // Nobody can ask a mounted disk or the only keyboard whether it may go. A neighbour is accepted by name, with all that is on it.
     static IEnumerable<Finding> Plugged(Question q) =>

@@ -24,6 +24,18 @@ public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
 {
     /// <summary>A write may wait for a VM that is just letting go: the kernel polls a reset for 60 s (pci.c:pci_dev_wait).</summary>
     public static Limits Default { get; } = new(TimeSpan.FromSeconds(75), TimeSpan.FromSeconds(75), TimeSpan.FromSeconds(300));
+
+    /// <summary>
+    /// A reset, a removal or a rescan: longer than the kernel itself polls for a card that does not wake up, which is 60 s
+    /// (pci.c:pci_dev_wait, PCIE_RESET_READY_POLL_MS).
+    /// </summary>
+    public TimeSpan Reset { get; init; } = TimeSpan.FromSeconds(90);
+
+    /// <summary>A program that only asks or sets something (nvidia-smi, systemctl show).</summary>
+    public TimeSpan Program { get; init; } = TimeSpan.FromSeconds(20);
+
+    /// <summary>A unit or a container to stop or start: systemd itself kills after 90 s where nothing else is said (TimeoutStopSec).</summary>
+    public TimeSpan Users { get; init; } = TimeSpan.FromSeconds(100);
 }
 
 /// <summary>How the wanted is to be reached.</summary>
@@ -41,6 +53,18 @@ public sealed record Policy
 
     /// <summary>How long a return waits for a VM that still has the card. Nothing is begun before it has let go.</summary>
     public TimeSpan Patience { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>The resets that may mend a card whose driver does not take it back.</summary>
+    public ImmutableArray<Rung> Resets { get; init; } = [Rung.Function, Rung.Bus];
+
+    /// <summary>Reset the card before vfio-pci gets it. vfio-pci does so itself when the VM opens it, so this is rarely of use.</summary>
+    public bool ResetFirst { get; init; }
+
+    /// <summary>The size that BAR 1 shall have in the VM, in bytes; null: as it is.</summary>
+    public ulong? Bar1 { get; init; }
+
+    /// <summary>Stop what uses the card (units, containers, processes) instead of refusing; what can be started again is, on the way back.</summary>
+    public bool StopUsers { get; init; }
 
     public Limits Limits { get; init; } = Limits.Default;
 }

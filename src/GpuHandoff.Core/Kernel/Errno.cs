@@ -14,6 +14,7 @@ public static class Errno
     public const int NotDirectory = 20;
     public const int Invalid = 22;
     public const int NotTypewriter = 25;
+    public const int NoSpace = 28;
     public const int ReadOnly = 30;
 
     /// <summary>The number's name with its meaning: <c>EBUSY (Device or resource busy)</c>.</summary>
@@ -30,6 +31,7 @@ public static class Errno
         NotDirectory => "ENOTDIR (Not a directory)",
         Invalid => "EINVAL (Invalid argument)",
         NotTypewriter => "ENOTTY (Inappropriate ioctl for device)",
+        NoSpace => "ENOSPC (No space left on device)",
         ReadOnly => "EROFS (Read-only file system)",
         _ => $"errno {errno}",
     };

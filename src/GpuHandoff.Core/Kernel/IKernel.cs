@@ -22,6 +22,9 @@ public interface IKernel
     /// </summary>
     string? ReadSlow(SysPath file, TimeSpan budget);
 
+    /// <summary>The first bytes of a file, at most so many; null where there is no such file.</summary>
+    byte[]? ReadBytes(SysPath file, int count);
+
     /// <summary>The names in a folder in ordinal order; empty where there is no such folder.</summary>
     IReadOnlyList<string> List(SysPath folder);
 
@@ -71,6 +74,19 @@ public interface IKernel
 
     /// <summary>unlink(2) of a device node; no error where it is gone already.</summary>
     void RemoveNode(SysPath path);
+
+    /// <summary>Runs a program by its absolute path to its end: no shell, and nothing in its environment but PATH and LC_ALL=C.</summary>
+    /// <remarks>
+    /// One that takes longer than its budget is killed and counts as refused: a program, other than a call into the kernel,
+    /// can be ended. Only one that survives SIGKILL is silent.
+    /// </remarks>
+    ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget);
+
+    /// <summary>
+    /// Signals the process that began at that time (/proc/PID/stat, field 22); no error where it has ended, and nothing for
+    /// a stranger that has its PID by now.
+    /// </summary>
+    void Signal(int pid, ulong startedAt, ProcessSignal signal);
 
     void Pause(TimeSpan time);
 

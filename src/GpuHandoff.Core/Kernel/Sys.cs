@@ -14,6 +14,9 @@ public static class Sys
 
     public static SysPath Function(PciAddress function) => PciDevices / function.ToString();
 
+    /// <summary>A bus by its number, for a rescan of what is on it: it stays when its last function has gone.</summary>
+    public static SysPath Bus(PciAddress function) => new($"/sys/class/pci_bus/{function.Domain:x4}:{function.Bus:x2}");
+
     public static SysPath Driver(string driver) => PciDrivers / driver;
 
     public static SysPath Module(string module) => Modules / module;

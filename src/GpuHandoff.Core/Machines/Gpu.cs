@@ -13,6 +13,15 @@ public sealed record Gpu(PciAddress Address, ImmutableArray<PciFunction> Functio
 
     public string? Uuid { get; init; }
 
+    /// <summary>Null: it sits on a root bus.</summary>
+    public Upstream? Upstream { get; init; }
+
+    /// <summary>
+    /// Kernel persistence mode: nvidia keeps the card initialised for nobody. Only asked where interrupts have no other
+    /// explanation; null: not asked, or nobody could tell.
+    /// </summary>
+    public bool? Persistence { get; init; }
+
     public PciFunction Display() => Functions.First(f => f.Address == Address);
 
     public bool IsNvidia() => Display().Id.Vendor == PciId.Nvidia;

@@ -1,9 +1,19 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 
 namespace GpuHandoff.Machines;
 
 /// <summary>What a GPU's function was before the hand-over.</summary>
-public sealed record FunctionHome(PciAddress Function, Owner Owner);
+public sealed record FunctionHome(PciAddress Function, Owner Owner)
+{
+    /// <summary>Its power settings; null where nobody wrote them down.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public Power? Power { get; init; }
+
+    /// <summary>The size of its second memory window, where the hand-over changed it.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public ulong? Bar1 { get; init; }
+}
 
 /// <summary>A module that was loaded before the hand-over, with the parameters that it ran with.</summary>
 public sealed record ModuleHome(string Name, ImmutableArray<string> Parameters);
@@ -19,10 +29,15 @@ public sealed record Home(
     ImmutableArray<ModuleHome> Modules,
     ImmutableArray<NamedNode> Nodes)
 {
-    public const int Newest = 1;
+    public const int Newest = 2;
 
     /// <summary>The record's format, so that a later program can tell what it reads.</summary>
     public int Version { get; init; } = Newest;
 
-    public Owner? Of(PciAddress function) => Functions.FirstOrDefault(f => f.Function == function)?.Owner;
+    /// <summary>What the hand-over stopped, in its order: the return starts it again, the last one first. New in version 2.</summary>
+    public ImmutableArray<Stopped> Stopped { get; init; } = [];
+
+    public Owner? Of(PciAddress function) => Find(function)?.Owner;
+
+    public FunctionHome? Find(PciAddress function) => Functions.FirstOrDefault(f => f.Function == function);
 }

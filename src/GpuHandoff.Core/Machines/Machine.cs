@@ -42,6 +42,15 @@ public sealed record Machine(string BootId, string Release)
     /// <summary>Null where vfio-pci has none of these functions, or does not count.</summary>
     public VfioUse? Vfio { get; init; }
 
+    /// <summary>Our own process and those that wait for it. Only looked for where there are users.</summary>
+    public ImmutableArray<int> Ourselves { get; init; } = [];
+
+    /// <summary>Whom our own process belongs to: what must not be stopped, or nobody is left to go on.</summary>
+    public Belonging OurOwn { get; init; } = new();
+
+    /// <summary>Whether nvidia-smi is installed.</summary>
+    public bool HasNvidiaSmi { get; init; }
+
     /// <summary>Homes from this boot.</summary>
     public ImmutableArray<Home> Homes { get; init; } = [];
 

@@ -16,7 +16,16 @@ public sealed record PciFunction(PciAddress Address, PciId Id, PciClass Class, O
     /// <summary>D0, D1, D2, D3hot, D3cold, unknown or error; null where the kernel does not tell.</summary>
     public string? PowerState { get; init; }
 
+    /// <summary>What the kernel may do to it when it idles; null where it does not tell.</summary>
+    public Power? Power { get; init; }
+
     public ImmutableArray<Bar> Bars { get; init; } = [];
+
+    /// <summary>The sizes that BAR 1 can be given (resizable BAR); empty: it cannot be resized.</summary>
+    public ImmutableArray<ulong> Bar1Sizes { get; init; } = [];
+
+    /// <summary>BAR 1: on NVIDIA's cards the window on their memory. 0: none.</summary>
+    public ulong Bar1() => Bars.FirstOrDefault(b => b.Index == 1)?.Size ?? 0;
 
     /// <summary>Whether firmware booted on it; null where the kernel does not tell.</summary>
     public bool? BootVga { get; init; }

@@ -17,6 +17,11 @@ public static class Planner
         if (wedged is not [])
             return new Answer.Refused(Cannot(goal), wedged);
         var way = Way(machine, goal, policy);
+        var stopping = Stopping.For(
+            machine, goal, [.. goal.Gpus.Where(g => !IsMet(machine, g, goal, policy))], policy, way);
+        // From here on all is judged as it will be with those gone that the plan stops first of all.
+        machine = stopping.Then(machine);
+        goal = goal with { Gpus = [.. goal.Gpus.Select(g => machine.Gpus.FirstOrDefault(now => now.Address == g.Address) ?? g)] };
         var findings =
             (from gpu in goal.Gpus
              where !IsMet(machine, gpu, goal, policy)
@@ -27,7 +32,7 @@ public static class Planner
              select finding).DistinctBy(f => (f.Code, f.What)).ToImmutableArray();
         if (findings is not [])
             return new Answer.Refused(Cannot(goal), findings);
-        return new Answer.Planned(goal.Target == Target.Vfio ? Out(machine, goal, policy, way) : Back(machine, goal, policy));
+        return new Answer.Planned(goal.Target == Target.Vfio ? Out(machine, goal, policy, way, stopping) : Back(machine, goal, policy));
     }
 
     static string Cannot(Goal goal) => goal.Target == Target.Vfio
@@ -47,19 +52,22 @@ public static class Planner
     }
 
     static bool IsMet(Machine machine, Gpu gpu, Goal goal, Policy policy) => goal.Target == Target.Vfio
-        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept)
+        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept && !Resizes(f, policy))
         : gpu.Functions.All(f => HomeComing.Of(new(machine, gpu, goal, policy, policy.By), f) is { } home
             ? f.Owner == home
             : !f.IsOnVfio() && f.Owner.Only is null);
 
     /// <summary>What goes to the VM: the slot's functions, and neighbours that the policy lets go with them.</summary>
-    static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
+    public static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
         gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
 
-    static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way)
+    static bool Resizes(PciFunction function, Policy policy) =>
+        policy.Bar1 is { } size && function.Class.IsDisplay() && function.Bar1() != size;
+
+    static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way, Stopping stopping)
     {
-        var leaving = goal.Gpus.SelectMany(g => Leaving(g, policy)).DistinctBy(f => f.Address)
-            .Where(f => f.Owner != Owner.VfioKept).ToImmutableArray();
+        var everything = goal.Gpus.SelectMany(g => Leaving(g, policy)).DistinctBy(f => f.Address).ToImmutableArray();
+        var leaving = everything.Where(f => f.Owner != Owner.VfioKept || Resizes(f, policy)).ToImmutableArray();
         var onNvidia = leaving.Where(f => f.Owner.Driver == "nvidia").ToImmutableArray();
         var unload = way == FreeBy.Unload && onNvidia is not [];
         var notes = ImmutableArray.CreateBuilder<string>();
@@ -68,13 +76,25 @@ public static class Planner
         if (leaving is not [] && !machine.Drivers.Contains(Owner.Vfio))
             phases.Add("prepare", new LoadModule("vfio_pci", [], Stays: true));
 
+        // After what may fail without a loss, and before anything of the card is touched.
+        foreach (var stop in stopping.Steps)
+            phases.Add("users", stop);
+        if (stopping.Users is not [])
+            phases.Add("users", new AwaitRelease(unload ? Stopping.MustBeFree(machine) : [], stopping.Users));
+        if (stopping.Note() is { } ended)
+            notes.Add(ended);
+
+        // Before the first driver lets go: functions that idle without one all at once have not woken up again.
+        if (Hold(everything) is { } hold)
+            phases.Add("power", hold);
+
         // Siblings first: the one that might block (an open sound card) blocks before the card itself is touched.
         foreach (var function in leaving.Where(f => !f.Class.IsDisplay()))
             phases.Add("siblings", new Rebind(function.Address, function.Owner, Owner.VfioKept));
 
         // A card without a driver, or on another one than nvidia: no modules of ours to think of.
         foreach (var function in leaving.Where(f => f.Class.IsDisplay() && !onNvidia.Contains(f)))
-            phases.Add("bind", new Rebind(function.Address, function.Owner, Owner.VfioKept));
+            Lend(phases, function, function.Owner, goal, policy);
 
         if (unload)
         {
@@ -82,9 +102,12 @@ public static class Planner
                 phases.Add("release", new RemoveNodes(machine.Nodes));
             foreach (var module in NvidiaStack.Loaded(machine).Where(m => m.Name != "nvidia"))
                 phases.Add("release", new UnloadModule(module.Name, module.Parameters));
-            phases.Add("release", new UnloadDriver("nvidia", [], [.. onNvidia.Select(f => new FunctionHome(f.Address, f.Owner))]));
+            phases.Add("release", new UnloadDriver("nvidia", [], [.. onNvidia.Select(f => new FunctionHome(f.Address, f.Owner))])
+            {
+                Ladders = Ladders(goal, policy, onNvidia),
+            });
             foreach (var function in onNvidia)
-                phases.Add("bind", new Rebind(function.Address, new(null, Owner.Vfio), Owner.VfioKept));
+                Lend(phases, function, new(null, Owner.Vfio), goal, policy);
         }
         else
         {
@@ -94,8 +117,10 @@ public static class Planner
                 phases.Add("release", new UnloadModule(drm.Name, drm.Parameters));
             foreach (var function in onNvidia)
             {
+                if (machine.HasNvidiaSmi)
+                    phases.Add("release", new Drain(function.Address, On: true));
                 phases.Add("release", new AwaitIdle(function.Address));
-                phases.Add("bind", new Rebind(function.Address, function.Owner, Owner.VfioKept));
+                Lend(phases, function, function.Owner, goal, policy);
             }
             // A run that was killed may have taken nvidia_drm from the cards that stay.
             var lost = drm.State == ModuleState.Absent
@@ -110,6 +135,19 @@ public static class Planner
             }
         }
 
+        if (policy.ResetFirst)
+        {
+            notes.AddRange(goal.Gpus.Where(g => LadderOf(g, policy) is null)
+                .Select(g => $"{g.Slot()} is not reset: the kernel offers no way that the policy allows and that hits nothing else"));
+            notes.AddRange(goal.Gpus.Where(g => !leaving.Any(f => f.Address == g.Address))
+                .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
+        }
+        // It keeps the cards initialised that stay, too, and knows only those that it met when it began.
+        var stoppedIt = stopping.Is(Stopping.Persistenced)
+            || (leaving is not [] && goal.Gpus.Any(g => machine.HomeOf(g)?.Stopped.Contains(new(Unit: Stopping.Persistenced)) == true));
+        if (stoppedIt && OthersOnNvidia(machine, goal))
+            phases.Add("users", new StartUnit(Stopping.Persistenced));
+
         var names = Names(goal.Gpus);
         return new(Target.Vfio, Addresses(goal), phases.IsEmpty()
             ? $"{names} is on {Owner.Vfio} already: nothing to do"
@@ -117,9 +155,74 @@ public static class Planner
         {
             BootId = machine.BootId,
             Notes = notes.ToImmutable(),
-            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy)).OfType<Home>()],
+            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy, stopping)).OfType<Home>()],
         };
     }
+
+    /// <summary>The power settings that a lent card keeps; null where it has them, or the kernel has no such files.</summary>
+    static HoldPower? Hold(IEnumerable<PciFunction> functions)
+    {
+        ImmutableArray<PowerChange> changes =
+            [.. from f in functions let now = f.Power where now is not null && now != now.Held() select new PowerChange(f.Address, now, now.Held())];
+        return changes is [] ? null : new(changes);
+    }
+
+    /// <summary>The card itself to vfio-pci, through a moment without any driver where its memory window is resized.</summary>
+    static void Lend(Phases phases, PciFunction function, Owner from, Goal goal, Policy policy)
+    {
+        var ladder = LadderOf(goal.Gpus.FirstOrDefault(g => g.Address == function.Address), policy);
+        // vfio-pci resets a card when a VM opens it and when it closes it: on a card that is there already no second one is due.
+        var reset = policy.ResetFirst && ladder is not null && !function.IsOnVfio();
+        if (Resizes(function, policy))
+        {
+            var none = new Owner(null, Owner.Vfio);
+            if (from != none)
+                phases.Add("bind", new Rebind(function.Address, from, none) { Ladder = Mending(ladder, from) });
+            phases.Add("bind", new ResizeBar(function.Address, function.Bar1(), policy.Bar1!.Value));
+            from = none;
+        }
+        phases.Add("bind", new Rebind(function.Address, from, Owner.VfioKept)
+        {
+            Ladder = reset ? ladder : Mending(ladder, from),
+            ResetFirst = reset,
+        });
+    }
+
+    /// <summary>NVIDIA's driver is what a reset may help; others are asked twice.</summary>
+    static Ladder? Mending(Ladder? ladder, Owner home) => home.Driver == "nvidia" ? ladder : null;
+
+    /// <summary>
+    /// The resets that the kernel offers for a card, the policy allows and that hit nothing else; null where there is none.
+    /// </summary>
+    static Ladder? LadderOf(Gpu? gpu, Policy policy)
+    {
+        if (gpu is null)
+            return null;
+        ImmutableArray<PciAddress> slot = [.. gpu.Functions.Where(f => !f.Class.IsBridge()).Select(f => f.Address)];
+        // A "bus" in the list is no promise: next to a sibling the kernel refuses it (pci.c:pci_parent_bus_reset).
+        ImmutableArray<string> methods = [.. gpu.Display().ResetMethods.Where(m => slot is [_] || m is not ("bus" or "cxl_bus"))];
+        ImmutableArray<Rung> rungs =
+        [
+            .. from rung in policy.Resets.Distinct().Order()
+               where rung switch
+               {
+                   Rung.Function => methods is not [],
+                   Rung.Bus => gpu.Upstream is { Resets: true, Strangers: [] },
+                   _ => true,
+               }
+               select rung,
+        ];
+        return rungs is [] ? null : new(rungs, slot, gpu.Upstream?.Bridge, methods);
+    }
+
+    static ImmutableArray<Ladder> Ladders(Goal goal, Policy policy, IEnumerable<PciFunction> functions) =>
+    [
+        .. from gpu in goal.Gpus
+           where functions.Any(f => f.Address.SharesSlotWith(gpu.Address))
+           let ladder = LadderOf(gpu, policy)
+           where ladder is not null
+           select ladder,
+    ];
 
     static string How(Machine machine, Goal goal, ImmutableArray<PciFunction> onNvidia, FreeBy way) => (onNvidia, way) switch
     {
@@ -145,8 +248,14 @@ public static class Planner
             notes.Add($"{function.Address} was on {Owner.Vfio} before it was handed over, and stays there (--claim takes it to the host)");
 
         var toNvidia = coming.Where(c => c.Home?.Driver == "nvidia" && c.Function.Owner != c.Home).ToList();
-        var others = coming.Where(c => c.Home?.Driver != "nvidia" && c.Function.Owner != c.Home).ToList();
+        var others = coming.Where(c => c.Home?.Driver != "nvidia"
+            && (c.Function.Owner != c.Home || (c.Function.IsOnVfio() && !IsTaken(machine, c.Function) && Unresize(machine, c.Function) is not null))).ToList();
         var drm = machine.Module("nvidia_drm");
+
+        // It makes its list of cards when it begins: running for the others, it has to begin anew. It goes before the card
+        // comes, so that an undo finds the card without it, too.
+        if (toNvidia is not [] && OthersOnNvidia(machine, goal) && homes.Any(h => h.Stopped.Contains(new(Unit: Stopping.Persistenced))))
+            phases.Add("users", new StopUnit(Stopping.Persistenced));
 
         if (toNvidia is not [] && !machine.Module("nvidia").IsThere())
         {
@@ -157,8 +266,13 @@ public static class Planner
                 var aimed = new Owner(null, "nvidia");
                 phases.Add("release", new Rebind(function.Address, function.Owner, function.Owner == aimed ? new(null, Owner.Vfio) : aimed));
             }
+            foreach (var resize in toNvidia.Select(c => Unresize(machine, c.Function)).OfType<ResizeBar>())
+                phases.Add("bind", resize);
             phases.Add("bind", new LoadDriver(
-                "nvidia", Parameters(homes, "nvidia"), [.. toNvidia.Select(c => new FunctionHome(c.Function.Address, c.Home!))]));
+                "nvidia", Parameters(homes, "nvidia"), [.. toNvidia.Select(c => new FunctionHome(c.Function.Address, c.Home!))])
+            {
+                Ladders = Ladders(goal, policy, toNvidia.Select(c => c.Function)),
+            });
         }
         else if (toNvidia is not [])
         {
@@ -175,7 +289,12 @@ public static class Planner
                 notes.Add($"the card gets no DRM nodes: driver {machine.Nvidia} makes them only when nvidia_drm loads, and that is in use");
             }
             foreach (var (function, home) in toNvidia)
-                phases.Add("bind", new Rebind(function.Address, function.Owner, home!));
+            {
+                phases.Add("bind", new Rebind(function.Address, LetGo(phases, machine, function), home!)
+                {
+                    Ladder = LadderOf(goal.Gpus.FirstOrDefault(g => g.Address == function.Address), policy),
+                });
+            }
         }
 
         foreach (var module in ModulesOfHome(machine, homes, toNvidia is not [], phases.Unloads("nvidia_drm") ? drm : null))
@@ -184,7 +303,7 @@ public static class Planner
         foreach (var (function, home) in others)
         {
             var step = home is not null && (home.Driver is null || Available(machine, home.Driver))
-                ? (Step)new Rebind(function.Address, function.Owner, home)
+                ? (Step)new Rebind(function.Address, LetGo(phases, machine, function), home)
                 : new LetKernelPick(function.Address, function.Id, function.Owner);
             if (step is LetKernelPick && !function.IsOnVfio() && function.Owner.Only is null)
                 continue;
@@ -193,10 +312,27 @@ public static class Planner
             phases.Add("siblings", step);
         }
 
+        // What stays on vfio-pci and is in use there keeps what it has: nobody asked for it back.
+        ImmutableArray<PowerChange> power =
+        [
+            .. coming.Where(c => c.Home?.Driver != Owner.Vfio || !IsTaken(machine, c.Function))
+                .Select(c => PutBack(c.Function, c.Home, homes.Select(h => h.Find(c.Function.Address)).FirstOrDefault(h => h is not null)))
+                .OfType<PowerChange>(),
+        ];
+        if (power is not [])
+            phases.Add("power", new HoldPower(power));
+
         var nodes = homes.SelectMany(h => h.Nodes).DistinctBy(n => n.Path)
             .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty()))).ToImmutableArray();
         if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
             phases.Add("nodes", new MakeNodes(nodes));
+
+        ImmutableArray<PciAddress> forget =
+            [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)];
+        // A record that stays (vfio-pci was the card's home) would have its services started with every return: only with
+        // one that moves something.
+        foreach (var step in Restart(machine, goal, [.. homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty())]))
+            phases.Add("users", step);
 
         var names = Names(goal.Gpus);
         return new(Target.Host, Addresses(goal), phases.IsEmpty()
@@ -205,8 +341,62 @@ public static class Planner
         {
             BootId = machine.BootId,
             Notes = notes.ToImmutable(),
-            Forget = [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)],
+            Forget = forget,
         };
+    }
+
+    /// <summary>The settings that a function goes home with; null where it has them, or nobody wrote them down.</summary>
+    static PowerChange? PutBack(PciFunction function, Owner? home, FunctionHome? kept)
+    {
+        if (function.Power is not { } now || kept?.Power is not { Control: null or "auto" or "on" } before)
+            return null;
+        // On vfio-pci it may sleep by that driver's doing: that is no setting for the driver that claims it.
+        if (kept.Owner.Driver == Owner.Vfio && home?.Driver != Owner.Vfio)
+            before = before with { Control = now.Control };
+        return before == now ? null : new(function.Address, now, before);
+    }
+
+    /// <summary>Whether somebody has it open: a VM, where it is on vfio-pci.</summary>
+    static bool IsTaken(Machine machine, PciFunction function) =>
+        machine.Users.Any(u => function.Nodes.Any(n => n.Node.IsSameDevice(u.Node)));
+
+    /// <summary>The card's memory window back to the size that it had; null where it has it, or nobody changed it.</summary>
+    static ResizeBar? Unresize(Machine machine, PciFunction function) =>
+        machine.Homes.Select(h => h.Find(function.Address)?.Bar1).FirstOrDefault(size => size is not null) is { } before
+            && function.Bar1Sizes.Contains(before) && function.Bar1() != before
+            ? new(function.Address, function.Bar1(), before)
+            : null;
+
+    /// <summary>Where a window must be resized, the card is let go before it is bound again; what it is bound from then.</summary>
+    static Owner LetGo(Phases phases, Machine machine, PciFunction function)
+    {
+        if (Unresize(machine, function) is not { } resize)
+            return function.Owner;
+        var none = new Owner(null, Owner.Vfio);
+        if (function.Owner != none)
+            phases.Add("bind", new Rebind(function.Address, function.Owner, none));
+        phases.Add("bind", resize);
+        return none;
+    }
+
+    /// <summary>What the hand-over stopped, the last one first: a container finds its nodes, and a daemon its cards.</summary>
+    static IEnumerable<Step> Restart(Machine machine, Goal goal, ImmutableArray<Home> homes)
+    {
+        // A card that is at home and has a record: its hand-over was killed, and may have left the card closed to new users.
+        if (machine.HasNvidiaSmi)
+        {
+            foreach (var gpu in goal.Gpus.Where(g => g.Display().Owner.Driver == "nvidia" && machine.HomeOf(g) is not null))
+                yield return new Drain(gpu.Address, On: false);
+        }
+        foreach (var stopped in homes.SelectMany(h => h.Stopped.Reverse()).Distinct())
+        {
+            if (stopped.Persistence is { } function)
+                yield return new SwitchPersistence(function, On: true);
+            if (stopped.Container is { } container)
+                yield return new StartContainer(container);
+            if (stopped.Unit is { } unit)
+                yield return new StartUnit(unit);
+        }
     }
 
     /// <summary>Whether a node is there as it was. nvidia-uvm and nvidia-caps have another major with every load.</summary>
@@ -238,11 +428,10 @@ public static class Planner
     /// Where each function comes from. What an earlier, unfinished run wrote down counts for functions that show its
     /// traces: no driver, vfio-pci, or an override that was ours.
     /// </summary>
-    static Home? Keep(Machine machine, Gpu gpu, Policy policy)
+    static Home? Keep(Machine machine, Gpu gpu, Policy policy, Stopping stopping)
     {
         var kept = machine.HomeOf(gpu);
-        var functions = Leaving(gpu, policy)
-            .Select(f => new FunctionHome(f.Address, kept?.Of(f.Address) is { } before && IsOurDoing(f, before) ? before : f.Owner))
+        var functions = Leaving(gpu, policy).Select(f => HomeOf(f, kept?.Find(f.Address), policy))
             // A neighbour that went along under another policy is still away, and only the record knows where from.
             .Concat(gpu.Neighbours.Where(n => !policy.Accepted.Contains(n.Address) && kept?.Of(n.Address) is { } before && IsOurDoing(n, before))
                 .Select(n => kept!.Functions.First(f => f.Function == n.Address)))
@@ -253,8 +442,22 @@ public static class Planner
             functions,
             kept is not null && kept.Modules.Length >= NvidiaStack.Loaded(machine).Count() ? kept.Modules
                 : gpu.IsNvidia() ? [.. NvidiaStack.Loaded(machine).Select(m => new ModuleHome(m.Name, m.Parameters))] : [],
-            kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : []);
+            kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : [])
+        {
+            Stopped = [.. (kept?.Stopped ?? []).Union(stopping.Remembered(gpu))],
+        };
         return kept is not null && Same(kept, home) ? null : home;
+    }
+
+    static FunctionHome HomeOf(PciFunction now, FunctionHome? kept, Policy policy)
+    {
+        var ours = kept is not null && IsOurDoing(now, kept.Owner);
+        return new(now.Address, ours ? kept!.Owner : now.Owner)
+        {
+            // Held as we hold it, it may have been us, even where the driver shows no trace of us yet.
+            Power = kept?.Power is { } power && (ours || now.Power == power.Held()) ? power : now.Power,
+            Bar1 = kept?.Bar1 ?? (Resizes(now, policy) ? now.Bar1() : null),
+        };
     }
 
     static bool IsOurDoing(PciFunction function, Owner before) =>
@@ -262,7 +465,8 @@ public static class Planner
 
     // Records hold arrays, whose equality is that of references.
     static bool Same(Home a, Home b) => a.BootId == b.BootId && a.Functions.SequenceEqual(b.Functions)
-        && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes);
+        && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes)
+        && a.Stopped.SequenceEqual(b.Stopped);
 
     static bool Available(Machine machine, string driver) =>
         machine.Drivers.Contains(driver) || machine.Loadable.Contains(Profile.ModuleOf(driver));

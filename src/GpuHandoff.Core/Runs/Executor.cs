@@ -128,7 +128,12 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                         default:
                             journal.Begins(index);
                             _begun.Push((index, step));
-                            Reach(step);
+                            // What a step does where the machine resists (a ladder of resets) ends with the whole run's time.
+                            var left = limits with { Total = limits.Total - (kernel.Uptime - began) };
+                            if (step.MayFail())
+                                Attempt(step, left);
+                            else
+                                Reach(step, left);
                             journal.Ends(index);
                             changes++;
                             witness.StepEnds(step, kernel.Uptime - stepBegan);
@@ -155,11 +160,23 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         return new Outcome.Done(changes);
     }
 
-    void Reach(Step step)
+    void Reach(Step step, Limits within)
     {
-        step.Run(kernel, limits);
+        step.Run(kernel, within);
         if (step.Look(kernel) != Position.There)
             throw new KernelRefused(step.Say(), 0, "the kernel reported success, but it reads back otherwise");
+    }
+
+    void Attempt(Step step, Limits within)
+    {
+        try
+        {
+            step.Run(kernel, within);
+        }
+        catch (KernelRefused refused)
+        {
+            witness.Warns($"{step.Say()}: {refused.Message}");
+        }
     }
 
     Outcome Back(Step step, string reason, IJournal journal)
@@ -190,7 +207,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                         // Whoever moved it since had a reason, and may be using it.
                         throw new KernelRefused(undo.Say(), 0, "somebody else has moved it since, so it was left alone");
                     default:
-                        Reach(undo);
+                        Reach(undo, limits);
                         break;
                 }
                 journal?.Undone(begun.Index);

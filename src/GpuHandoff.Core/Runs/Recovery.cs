@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -13,6 +14,8 @@ namespace GpuHandoff.Runs;
 /// </summary>
 sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy policy)
 {
+    static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(100);
+
     /// <summary>Another boot has bound everything anew: its diaries, records and marks tell nothing of this one.</summary>
     public void DropOtherBoots()
     {
@@ -27,6 +30,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
 
     public Ending Recover(Unfinished run)
     {
+        AwaitLastCall();
         // Complete but for the last word of its diary: a VM may have the card by now.
         var answer = Plan(run, run.Plan.Target);
         if (answer is Answer.Planned { Plan: var rest } && rest.IsEmpty())
@@ -52,6 +56,20 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
             }
         }
         return first!;
+    }
+
+    /// <summary>
+    /// The killed run's helper may still be in its last call. Behind an unbind or a bind a write of ours waits in the
+    /// kernel; a module on its way in or out is refused at once (kernel/module/main.c:add_unformed_module, EBUSY).
+    /// </summary>
+    void AwaitLastCall()
+    {
+        var until = kernel.Uptime + policy.Limits.Module;
+        while (kernel.Uptime < until
+            && NvidiaStack.TopDown.Any(m => Surveyor.StateOf(m, kernel) is ModuleState.Loading or ModuleState.Unloading))
+        {
+            kernel.Pause(_betweenLooks);
+        }
     }
 
     /// <summary>The best end first. Back to the host is best: whoever wanted the card in a VM was told nothing of success.</summary>

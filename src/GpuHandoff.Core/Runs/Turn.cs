@@ -78,7 +78,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         var endings = ImmutableArray.CreateBuilder<Ending>();
         foreach (var wedge in ledger.Wedges().Where(w => w.BootId == boot))
         {
-            if (wedge.Process is { } process && ProcStat.Parse(kernel.Read(Sys.Proc / $"{process.Pid}/stat") ?? "")?.Started == process.Started)
+            if (wedge.Process is { } process && ProcessStat.Lives(process.Pid, process.Started, kernel))
             {
                 var what = $"{wedge.Gpu} is still stuck";
                 endings.Add(new Ending.Refused(new(what, [new(

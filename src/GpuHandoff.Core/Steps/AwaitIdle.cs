@@ -17,16 +17,16 @@ public sealed record AwaitIdle(PciAddress Function) : Step
 
     public override Position Look(IKernel kernel) => Idleness.WhyNot(Function, kernel) is null ? Position.There : Position.OnTheWay;
 
-    public override void Run(IKernel kernel, Limits limits)
+    public override void Run(IKernel kernel, Limits limits) => Await(Function, $"wait until {Function} is idle", kernel);
+
+    /// <summary>Waits for a poller's moment to pass, and not for a user that stays.</summary>
+    public static void Await(PciAddress function, string saying, IKernel kernel)
     {
         var until = kernel.Uptime + _patience;
-        while (Idleness.WhyNot(Function, kernel) is { } busy)
+        while (Idleness.WhyNot(function, kernel) is { } busy)
         {
             if (kernel.Uptime >= until)
-            {
-                throw new KernelRefused(
-                    $"wait until {Function} is idle", Errno.Busy, $"{busy}: somebody uses it, and an unbind would never end");
-            }
+                throw new KernelRefused(saying, Errno.Busy, $"{busy}: somebody uses it, and an unbind would never end");
             kernel.Pause(_between);
         }
     }

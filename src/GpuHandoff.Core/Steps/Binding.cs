@@ -32,20 +32,35 @@ static class Binding
     {
         if (Surveyor.DriverOf(function, kernel) is not { } driver || driver == wanted)
             return;
-        // Here, because every way to an unbind leads through here, an undo's too: begun on a card in use it never ends.
-        if (driver == "nvidia" && Idleness.WhyNot(function, kernel) is { } busy)
-            throw new KernelRefused($"unbind {function} from nvidia", Errno.Busy, $"{busy}: the unbind would never end");
+        // Here, because every way to an unbind leads through here, an undo's too: begun on a card in use it never ends. And
+        // waited for here as well: a poller may have come since the step that waited.
+        if (driver == "nvidia")
+            AwaitIdle.Await(function, $"unbind {function} from nvidia", kernel);
         kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
+        if (Surveyor.DriverOf(function, kernel) == driver)
+            throw new KernelRefused($"unbind {function} from {driver}", 0, "the kernel reported success, but it still has the function");
     }
 
     /// <summary>
     /// Binds by the driver's own <c>bind</c> file, which tells a failure; <c>drivers_probe</c> reports success where
     /// nothing was bound (drivers/base/bus.c:drivers_probe_store). Even so only the link is believed.
     /// </summary>
-    public static void Bind(PciAddress function, string driver, IKernel kernel, Limits limits)
+    /// <param name="ladder">How to mend a card that the driver does not take. Null: it is asked twice, and that is all.</param>
+    public static void Bind(PciAddress function, string driver, IKernel kernel, Limits limits, Ladder? ladder = null) => Mending.Until(
+        () => BindOnce(function, driver, kernel, limits),
+        refused => refused.Errno is not (Errno.NoDevice or Errno.NoEntry) && Surveyor.DriverOf(function, kernel) is null,
+        ladder is null ? [] : [(function, ladder)], kernel, limits);
+
+    static void BindOnce(PciAddress function, string driver, IKernel kernel, Limits limits)
     {
         if (Surveyor.DriverOf(function, kernel) is null)
         {
+            if (Surveyor.IsGone(function, kernel))
+            {
+                throw new KernelRefused(
+                    $"bind {function} to {driver}", Errno.NoDevice,
+                    "the card is lost: its vendor ID reads ffff. Switch the machine off and on again: a reboot alone may not be enough");
+            }
             try
             {
                 kernel.Write(Sys.Driver(driver) / "bind", function.ToString(), limits.Write);

@@ -18,6 +18,16 @@ namespace GpuHandoff.Steps;
 [JsonDerivedType(typeof(AwaitIdle), "await-idle")]
 [JsonDerivedType(typeof(RemoveNodes), "remove-nodes")]
 [JsonDerivedType(typeof(MakeNodes), "make-nodes")]
+[JsonDerivedType(typeof(HoldPower), "hold-power")]
+[JsonDerivedType(typeof(ResizeBar), "resize-bar")]
+[JsonDerivedType(typeof(StopUnit), "stop-unit")]
+[JsonDerivedType(typeof(StartUnit), "start-unit")]
+[JsonDerivedType(typeof(StopContainer), "stop-container")]
+[JsonDerivedType(typeof(StartContainer), "start-container")]
+[JsonDerivedType(typeof(StopProcess), "stop-process")]
+[JsonDerivedType(typeof(SwitchPersistence), "switch-persistence")]
+[JsonDerivedType(typeof(AwaitRelease), "await-release")]
+[JsonDerivedType(typeof(Drain), "drain")]
 public abstract record Step
 {
     /// <summary>What it does, in one sentence without a full stop.</summary>
@@ -27,6 +37,15 @@ public abstract record Step
     public abstract Step? Undo();
 
     public virtual string SayNoUndo() => "nothing to undo";
+
+    /// <summary>What it does beyond its sentence where the machine resists; null: nothing.</summary>
+    public virtual string? SayElse() => null;
+
+    /// <summary>
+    /// On the way forward its failure is told and undoes nothing: a service that does not start is no reason to take a GPU
+    /// from the host again. Run itself says whether it worked; its end is not read back.
+    /// </summary>
+    public virtual bool MayFail() => false;
 
     public abstract Position Look(IKernel kernel);
 

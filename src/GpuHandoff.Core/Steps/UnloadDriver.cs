@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -10,9 +11,13 @@ namespace GpuHandoff.Steps;
 /// <param name="Functions">Each with the owner that it has while the module is loaded.</param>
 public sealed record UnloadDriver(string Module, ImmutableArray<string> Parameters, ImmutableArray<FunctionHome> Functions) : Step
 {
+    /// <summary>What mends a card that the driver does not take; for each function that has one.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public ImmutableArray<Ladder> Ladders { get; init; }
+
     public override string Say() => $"aim {string.Join(", ", Functions.Select(f => f.Function))} at {Owner.Vfio} and unload {Module}";
 
-    public override Step Undo() => new LoadDriver(Module, Parameters, Functions);
+    public override Step Undo() => new LoadDriver(Module, Parameters, Functions) { Ladders = Ladders };
 
     public override Position Look(IKernel kernel) => Loaded.Look(Module, Functions, kernel) switch
     {
@@ -27,6 +32,6 @@ public sealed record UnloadDriver(string Module, ImmutableArray<string> Paramete
         foreach (var (function, _) in Functions)
             Binding.Aim(function, Owner.Vfio, kernel, limits);
         if (Surveyor.StateOf(Module, kernel) != ModuleState.Absent)
-            kernel.UnloadModule(Module, limits.Module);
+            Unloading.Patiently(Module, kernel, limits);
     }
 }

@@ -16,5 +16,5 @@ public sealed record UnloadModule(string Module, ImmutableArray<string> Paramete
     public override Position Look(IKernel kernel) =>
         Surveyor.StateOf(Module, kernel) == ModuleState.Absent ? Position.There : Position.OnTheWay;
 
-    public override void Run(IKernel kernel, Limits limits) => kernel.UnloadModule(Module, limits.Module);
+    public override void Run(IKernel kernel, Limits limits) => Unloading.Patiently(Module, kernel, limits);
 }

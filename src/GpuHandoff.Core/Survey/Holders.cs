@@ -62,6 +62,24 @@ public static class Holders
         };
     }
 
+    /// <summary>
+    /// A process that has a node of these functions open at this moment; null: nobody. For a reset or an unbind that
+    /// nobody planned for.
+    /// </summary>
+    public static GpuUser? FirstOf(IEnumerable<PciAddress> functions, IKernel kernel)
+    {
+        var wanted = functions.SelectMany(f => Surveyor.NodesOf(f, kernel)).Select(n => Number(n.Node)).ToHashSet();
+        if (wanted.Count == 0)
+            return null;
+        foreach (var name in kernel.List(Sys.Proc))
+        {
+            if (Pid(name) is not { } pid || kernel.NodesIn(Sys.Proc / name / "fd").FirstOrDefault(n => wanted.Contains(Number(n.Node))) is not { } held)
+                continue;
+            return new Names(kernel).Of(pid, Sys.Proc / name, [(kernel.Link(new(held.Path)) ?? held.Path, held.Node, false)]).First();
+        }
+        return null;
+    }
+
     static int? Pid(string name) => int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var pid) ? pid : null;
 
     static (uint, uint) Number(DeviceNode node) => (node.Major, node.Minor);
@@ -166,7 +184,7 @@ public static class Holders
             var process0 = new GpuUser(pid, command, "", new(0, 0, 0, 0, 0))
             {
                 Of = of,
-                Started = ProcessFiles.Started(kernel.Read(process / "stat") ?? ""),
+                Started = ProcessStat.Of(pid, kernel)?.Started ?? 0,
                 Script = ProcessFiles.Script(command, kernel.Read(process / "cmdline") ?? ""),
                 Apart = kernel.Link(process / "ns/pid") is { } space && _ourNamespace.Value is { } ours && space != ours,
             };

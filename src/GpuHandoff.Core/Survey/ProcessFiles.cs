@@ -9,14 +9,6 @@ public static class ProcessFiles
 
     static readonly string[] _interpreters = ["python", "java", "node", "ruby", "perl", "php", "bash", "sh", "dash", "dotnet", "mono"];
 
-    // 4211 (tmux: server) S 1 4211 4211 0 -1 4194560 … 22nd: 81234
-    // The name may hold anything, brackets too: what comes after the last one counts.
-    public static ulong Started(string stat) =>
-        stat[(stat.LastIndexOf(')') + 1)..].Split(' ', StringSplitOptions.RemoveEmptyEntries) is { Length: > 19 } fields
-        && ulong.TryParse(fields[19], NumberStyles.None, CultureInfo.InvariantCulture, out var ticks)
-            ? ticks
-            : 0;
-
     // Uid:	1000	1000	1000	1000          real, effective, saved, file system
     public static uint? User(string status)
     {

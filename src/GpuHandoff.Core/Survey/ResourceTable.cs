@@ -22,6 +22,12 @@ public static class ResourceTable
         return bars.ToImmutable();
     }
 
+    // 0000000000001fc0      bit n: 2^n MiB is possible (pci-sysfs.c:__resource_resize_show, PCI Express ReBAR capability)
+    public static ImmutableArray<ulong> Sizes(string text) =>
+        ulong.TryParse(text, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out var mask)
+            ? [.. from bit in Enumerable.Range(0, 43) where (mask >> bit & 1) != 0 select 1UL << (bit + 20)]
+            : [];
+
     static bool Hex(string text, out ulong value)
     {
         value = 0;

@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.Globalization;
+using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -44,6 +45,48 @@ public static class Surveyor
     public static string? OverrideOf(PciAddress function, IKernel kernel) =>
         kernel.ReadSlow(Sys.Function(function) / "driver_override", _slowRead) is { } text and not ("(null)" or "") ? text : null;
 
+    /// <summary>What the kernel may do to a function that idles; null where it does not tell, or the function has left the bus.</summary>
+    public static Power? PowerOf(PciAddress function, IKernel kernel)
+    {
+        var path = Sys.Function(function);
+        var control = kernel.Read(path / "power/control");
+        bool? cold = kernel.Read(path / "d3cold_allowed") switch { "1" => true, "0" => false, _ => null };
+        return control is null && cold is null ? null : new(control, cold);
+    }
+
+    public static ImmutableArray<Bar> BarsOf(PciAddress function, IKernel kernel) =>
+        ResourceTable.Parse(kernel.Read(Sys.Function(function) / "resource") ?? "");
+
+    /// <summary>
+    /// Whether a function that the kernel still lists answers no more: all that is read from the bus where nothing answers
+    /// is ones. The <c>vendor</c> file would not tell, it is what was read at enumeration (pci-sysfs.c:pci_config_attr).
+    /// </summary>
+    public static bool IsGone(PciAddress function, IKernel kernel) =>
+        kernel.ReadBytes(Sys.Function(function) / "config", 2) is [0xff, 0xff];
+
+    /// <summary>The bridge above a function now; null on a root bus.</summary>
+    public static Upstream? UpstreamOf(PciAddress function, IKernel kernel)
+    {
+        // ../../../devices/pci0000:00/0000:00:01.0/0000:01:00.0
+        if (kernel.Link(Sys.Function(function))?.Split('/') is not [.., var above, _] || !PciAddress.TryParse(above, out var bridge))
+            return null;
+        var path = Sys.Function(bridge);
+        return new(bridge, kernel.Exists(path / "reset_subordinate"),
+        [
+            .. kernel.List(path).Where(name => PciAddress.TryParse(name, out _)).Select(Address)
+                .Where(other => !other.SharesSlotWith(function)),
+        ]);
+    }
+
+    /// <summary>The DRM, ALSA and vfio nodes of a function now.</summary>
+    public static ImmutableArray<NamedNode> NodesOf(PciAddress function, IKernel kernel) =>
+        Attachments.Of(Sys.Function(function), GroupOf(function, kernel), kernel).Nodes;
+
+    static int? GroupOf(PciAddress function, IKernel kernel) => int.TryParse(
+        LastPart(kernel.Link(Sys.Function(function) / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
+        ? number
+        : null;
+
     public static ModuleState StateOf(string module, IKernel kernel) => kernel.Read(Sys.Module(module) / "initstate") switch
     {
         "live" => ModuleState.Loaded,
@@ -85,10 +128,71 @@ public static class Surveyor
             FrameBuffers = FrameBuffers(kernel),
             DrmCards = DrmCards(kernel),
             Nodes = NvidiaNodes(kernel),
+            HasNvidiaSmi = kernel.Exists(new(Programs.NvidiaSmi)),
             Homes = remembered,
             Wedges = stuck,
         };
-        return Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
+        machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
+        return target == Target.Vfio ? Explained(machine, kernel) : machine;
+    }
+
+    /// <summary>What only those want to know who may have to stop users: who we are ourselves, and what interrupts without a user mean.</summary>
+    static Machine Explained(Machine machine, IKernel kernel)
+    {
+        if (machine.Users is not [])
+        {
+            machine = machine with
+            {
+                Ourselves = Ourselves(kernel),
+                OurOwn = Cgroup.Parse(kernel.Read(Sys.Proc / "self/cgroup") ?? ""),
+            };
+        }
+        // Asking starts nvidia-smi, and that opens the card: only where nothing else explains what is seen.
+        return !machine.HasNvidiaSmi || NvidiaStack.DrmHoldsModules(machine) ? machine : machine with
+        {
+            Gpus =
+            [
+                .. machine.Gpus.Select(g => g.Display() is { Owner.Driver: "nvidia", Interrupts: > 0 } && !IsOpen(g, machine)
+                    ? g with { Persistence = PersistenceOf(g.Address, kernel) } : g),
+            ],
+        };
+    }
+
+    static bool IsOpen(Gpu gpu, Machine machine) => machine.Nodes.Where(n => n.Path == $"/dev/nvidia{gpu.Minor}")
+        .Concat(gpu.Functions.SelectMany(f => f.Nodes)).Any(n => machine.Users.Any(u => u.Node.IsSameDevice(n.Node)));
+
+    // Enabled
+    /// <summary>Kernel persistence mode as nvidia-smi tells it; null where it does not.</summary>
+    public static bool? PersistenceOf(PciAddress function, IKernel kernel)
+    {
+        try
+        {
+            var (exit, output) = kernel.RunProgram(
+                Programs.NvidiaSmi, ["--query-gpu=persistence_mode", "--format=csv,noheader", "-i", function.ToString()], Limits.Default.Program);
+            return (exit, output) switch
+            {
+                (0, "Enabled") => true,
+                (0, "Disabled") => false,
+                _ => null,
+            };
+        }
+        catch (Exception refused) when (refused is KernelRefused or KernelSilent)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Our PID and those of our ancestors but the first process.</summary>
+    static ImmutableArray<int> Ourselves(IKernel kernel)
+    {
+        var pids = ImmutableArray.CreateBuilder<int>();
+        if (int.TryParse(kernel.Link(Sys.Proc / "self"), NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
+        {
+            // A PID that is in the list already is an ancestor that died and was replaced as we went.
+            for (; pid > 1 && !pids.Contains(pid); pid = ProcessStat.Of(pid, kernel)?.Parent ?? 0)
+                pids.Add(pid);
+        }
+        return pids.ToImmutable();
     }
 
     /// <summary>The machine with the names that pci.ids knows, where NVIDIA's own are not to be had.</summary>
@@ -151,7 +255,10 @@ public static class Surveyor
             where !address.SharesSlotWith(display.Address) && all.TryGetValue(address, out var other) && !other.Class.IsBridge()
             select Read(all[address] with { Id = ReadId(address, kernel) }, isStuck, kernel);
 
-        var gpu = new Gpu(display.Address, functions, [.. neighbours.DistinctBy(f => f.Address).OrderBy(f => f.Address)]);
+        var gpu = new Gpu(display.Address, functions, [.. neighbours.DistinctBy(f => f.Address).OrderBy(f => f.Address)])
+        {
+            Upstream = UpstreamOf(display.Address, kernel),
+        };
         // The folder exists exactly while nvidia has the card. Reading it may wake the card, so it is not read otherwise.
         if (display.Owner.Driver != "nvidia" || isStuck(display.Address)
             || kernel.ReadSlow(Sys.Proc / $"driver/nvidia/gpus/{display.Address}/information", _slowRead) is not { } text)
@@ -172,10 +279,7 @@ public static class Surveyor
     static PciFunction Read(PciFunction function, Func<PciAddress, bool> isStuck, IKernel kernel)
     {
         var path = Sys.Function(function.Address);
-        var group = int.TryParse(
-            LastPart(kernel.Link(path / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
-            ? number
-            : (int?)null;
+        var group = GroupOf(function.Address, kernel);
         var attached = Attachments.Of(path, group, kernel);
         return function with
         {
@@ -183,6 +287,8 @@ public static class Surveyor
             Group = group,
             ResetMethods = [.. (kernel.Read(path / "reset_method") ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries)],
             PowerState = kernel.Read(path / "power_state"),
+            Power = PowerOf(function.Address, kernel),
+            Bar1Sizes = function.Class.IsDisplay() ? ResourceTable.Sizes(kernel.Read(path / "resource1_resize") ?? "") : [],
             Bars = ResourceTable.Parse(kernel.Read(path / "resource") ?? ""),
             BootVga = function.Class.IsVga() ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
             Interrupts = kernel.List(path / "msi_irqs").Count,

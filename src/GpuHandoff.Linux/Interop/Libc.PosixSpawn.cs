@@ -7,6 +7,9 @@ static partial class Libc
     /// <summary>POSIX_SPAWN_SETSID (spawn.h): a session of its own, out of reach of the terminal's signals.</summary>
     public const short NewSession = 0x80;
 
+    /// <summary>POSIX_SPAWN_SETSIGDEF: what we ignore, the child does not.</summary>
+    public const short DefaultSignals = 0x04;
+
     [LibraryImport(Library, EntryPoint = "posix_spawn", StringMarshalling = StringMarshalling.Utf8)]
     public static partial int PosixSpawn(
         out int pid, string path, Span<byte> fileActions, Span<byte> attributes, nint[] arguments, nint[] environment);
@@ -28,6 +31,9 @@ static partial class Libc
 
     [LibraryImport(Library, EntryPoint = "posix_spawnattr_setflags")]
     public static partial int SetSpawnFlags(Span<byte> attributes, short flags);
+
+    [LibraryImport(Library, EntryPoint = "posix_spawnattr_setsigdefault")]
+    public static partial int SetDefaultSignals(Span<byte> attributes, ReadOnlySpan<byte> signals);
 
     [LibraryImport(Library, EntryPoint = "posix_spawnattr_destroy")]
     public static partial int DestroySpawnAttributes(Span<byte> attributes);

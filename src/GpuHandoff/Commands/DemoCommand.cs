@@ -40,7 +40,7 @@ static class DemoCommand
 
             Title("gpu-handoff to_vfio, but now the kernel refuses to give the GPU to vfio-pci.");
             var home = kernel.Describe();
-            kernel.Faults.Refuse(call => call.Contains("vfio-pci/bind") && call.Contains(".0\""), Errno.InputOutput, once: true);
+            kernel.Faults.Refuse(call => call.Contains("vfio-pci/bind") && call.Contains(".0\""), Errno.InputOutput);
             var failed = HandOver(Target.Vfio);
             Status();
 

@@ -27,7 +27,7 @@ static class HandOver
         var target = new Argument<Target>("TARGET") { Description = "Where the GPU is to go", HelpName = "vfio|nvidia", CustomParser = ParseTarget };
         var switches = new Switches();
         var command = new Command("handoff", "The same by argument: handoff vfio, handoff nvidia") { target };
-        switches.AddActingTo(command);
+        switches.AddActingTo(command, leaves: true);
         command.SetAction(parsed => Act(parsed.GetRequiredValue(target), switches.Read(parsed)));
         return command;
     }
@@ -35,7 +35,7 @@ static class HandOver
     static Command Acting(Command command, Target target)
     {
         var switches = new Switches();
-        switches.AddActingTo(command);
+        switches.AddActingTo(command, leaves: target == Target.Vfio);
         command.SetAction(parsed => Act(target, switches.Read(parsed)));
         return command;
     }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
+using System.Globalization;
 using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 
@@ -32,6 +33,11 @@ static class Options
     public static Option<bool> Claim() => new("--claim")
     {
         Description = "Take to the host's driver even what was on vfio-pci before the hand-over",
+    };
+
+    public static Option<bool> StopUsers() => new("--stop-users")
+    {
+        Description = "Stop what uses the GPU (units, containers, processes) instead of refusing; units and containers start again on the way back",
     };
 
     public static Option<FreeBy?> By() => new("--policy")
@@ -68,6 +74,35 @@ static class Options
         HelpName = "SECONDS",
         CustomParser = result => Seconds(result, "--wait", 0, 86400),
     };
+
+    public static Option<bool> Reset() => new("--reset")
+    {
+        Description = "Reset the card before vfio-pci gets it; vfio-pci does so itself when a VM opens it",
+    };
+
+    public static Option<bool> AllowRescan() => new("--allow-rescan")
+    {
+        Description = "Where no gentler reset brings the card back, take its whole slot off the PCI bus and scan the bus anew",
+    };
+
+    public static Option<ulong?> Bar1() => new("--bar1-size")
+    {
+        Description = "The size of the card's BAR 1 in the VM: 256M, 16G; put back on the way home",
+        HelpName = "SIZE",
+        CustomParser = Size,
+    };
+
+    // 256M, 16G: what resizable BAR offers are powers of two, from 1 MiB on.
+    static ulong? Size(ArgumentResult result)
+    {
+        var word = Word(result);
+        var shift = word is [.., 'M' or 'm'] ? 20 : word is [.., 'G' or 'g'] ? 30 : word is [.., 'T' or 't'] ? 40 : 0;
+        return shift > 0
+            && ulong.TryParse(word.AsSpan(0, word.Length - 1), NumberStyles.None, CultureInfo.InvariantCulture, out var count)
+            && count is > 0 and <= 1 << 20 && ulong.IsPow2(count)
+                ? count << shift
+                : Wrong(result, $"--bar1-size takes a power of two in M, G or T, such as 256M or 16G, not \"{word}\"", (ulong?)null);
+    }
 
     static FreeBy? By(ArgumentResult result) => Word(result) switch
     {

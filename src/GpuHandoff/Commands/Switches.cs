@@ -13,6 +13,10 @@ sealed class Switches
     readonly Option<FreeBy?> _by = Options.By();
     readonly Option<Machines.PciAddress[]> _accept = Options.Accept();
     readonly Option<bool> _claim = Options.Claim();
+    readonly Option<bool> _reset = Options.Reset();
+    readonly Option<bool> _allowRescan = Options.AllowRescan();
+    readonly Option<ulong?> _bar1 = Options.Bar1();
+    readonly Option<bool> _stopUsers = Options.StopUsers();
     readonly Option<bool> _json = Options.Json();
     readonly Option<bool> _quiet = Options.Quiet();
     readonly Option<bool> _verbose = Options.Verbose();
@@ -24,13 +28,19 @@ sealed class Switches
 
     public void AddLookingTo(Command command)
     {
-        foreach (var option in new Option[] { _gpu, _by, _accept, _claim, _json, _root })
+        foreach (var option in new Option[] { _gpu, _by, _accept, _stopUsers, _claim, _reset, _allowRescan, _bar1, _json, _root })
             command.Options.Add(option);
     }
 
-    public void AddActingTo(Command command)
+    /// <summary>Those of a command that changes something.</summary>
+    /// <param name="leaves">Whether the GPU may leave the host with it: on its way back nobody is in the way.</param>
+    public void AddActingTo(Command command, bool leaves)
     {
-        foreach (var option in new Option[] { _gpu, _by, _accept, _claim, _dryRun, _timeout, _callTimeout, _wait, _json, _quiet, _verbose })
+        var options = new Option[]
+        {
+            _gpu, _by, _accept, _stopUsers, _claim, _reset, _allowRescan, _bar1, _dryRun, _timeout, _callTimeout, _wait, _json, _quiet, _verbose,
+        };
+        foreach (var option in options.Where(o => leaves || o != _stopUsers))
             command.Options.Add(option);
     }
 
@@ -41,6 +51,10 @@ sealed class Switches
             By = parsed.GetValue(_by) ?? FreeBy.Auto,
             Accepted = [.. parsed.GetValue(_accept) ?? []],
             Claim = parsed.GetValue(_claim),
+            StopUsers = Is(parsed, _stopUsers),
+            ResetFirst = parsed.GetValue(_reset),
+            Resets = parsed.GetValue(_allowRescan) ? [.. Policy.Default.Resets, Machines.Rung.Rescan] : Policy.Default.Resets,
+            Bar1 = parsed.GetValue(_bar1),
             Limits = LimitsOf(parsed),
             Patience = Has(parsed, _wait) && parsed.GetValue(_wait) is { } wait ? wait : Policy.Default.Patience,
         };

@@ -17,6 +17,8 @@ static class PlanText
             foreach (var step in phase.Steps)
             {
                 text.Append($"{++number,4}. ").Append(step.Say()).Append('\n');
+                if (step.SayElse() is { } otherwise)
+                    text.Append("      else: ").Append(otherwise).Append('\n');
                 text.Append("      undo: ").Append(step.Undo()?.Say() ?? step.SayNoUndo()).Append('\n');
             }
         }

@@ -44,7 +44,8 @@ public class CrashSweep
                 desk.HandOver(next, FaultSweep.Gpu(desk), policy).ShouldBeOfType<Ending.Ran>(told).Outcome.ShouldBeOfType<Outcome.Done>(told);
                 desk.Planned(next, FaultSweep.Gpu(desk), policy).IsEmpty().ShouldBeTrue(told);
                 desk.Ledger.Unfinished().ShouldBeEmpty(told);
-                if (next == Target.Host)
+                // Killed before it wrote anything down, a card that was on vfio-pci by hand counts as one to hand back.
+                if (next == Target.Host && host != "already-on-vfio")
                     desk.Picture().ShouldBe(home, told);
             });
         }
@@ -79,6 +80,16 @@ public class CrashSweep
             }
         }
     }
+
+    [Fact]
+    public void A_module_that_the_killed_run_has_on_its_way_is_waited_for() =>
+        EveryCrash("single-gpu", Target.Vfio, FreeBy.Unload, (desk, home, told) =>
+        {
+            desk.Kernel.Dawdle("nvidia", TimeSpan.FromSeconds(5));
+            foreach (var ending in desk.Recover())
+                ending.ShouldBeOfType<Ending.Ran>(told).Outcome.ShouldBeOfType<Outcome.Done>(told);
+            desk.Ledger.Unfinished().ShouldBeEmpty(told);
+        });
 
     static void EveryCrash(string host, Target target, FreeBy way, Action<Desk, string, string> then)
     {

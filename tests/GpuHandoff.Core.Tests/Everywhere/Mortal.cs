@@ -18,12 +18,25 @@ sealed class Mortal : IKernel
         desk.Ledger.Before = _ => Live();
     }
 
-    public bool IsDead { get; private set; }
+    bool IsDead { get; set; }
 
     /// <summary>Runs until its death or its end.</summary>
-    public static bool Dies(Desk desk, int life, Action<Mortal> act)
+    public static bool Dies(Desk desk, int life, Action<Mortal> act) => Dies(desk, new Mortal(desk, life), act);
+
+    /// <summary>Runs until it is about to make a certain call.</summary>
+    public static bool DiesBefore(Desk desk, Func<string, bool> call, Action<Mortal> act)
     {
-        var mortal = new Mortal(desk, life);
+        var mortal = new Mortal(desk, int.MaxValue);
+        desk.Kernel.Faults.Before(call, _ =>
+        {
+            mortal.IsDead = true;
+            throw new Killed();
+        });
+        return Dies(desk, mortal, act);
+    }
+
+    static bool Dies(Desk desk, Mortal mortal, Action<Mortal> act)
+    {
         try
         {
             act(mortal);
@@ -42,6 +55,8 @@ sealed class Mortal : IKernel
     public string? Read(SysPath file) => Alive().Read(file);
 
     public string? ReadSlow(SysPath file, TimeSpan budget) => Alive().ReadSlow(file, budget);
+
+    public byte[]? ReadBytes(SysPath file, int count) => Alive().ReadBytes(file, count);
 
     public IReadOnlyList<string> List(SysPath folder) => Alive().List(folder);
 
@@ -83,6 +98,18 @@ sealed class Mortal : IKernel
     {
         Live();
         _kernel.RemoveNode(path);
+    }
+
+    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    {
+        Live();
+        return _kernel.RunProgram(program, arguments, budget);
+    }
+
+    public void Signal(int pid, ulong started, ProcessSignal signal)
+    {
+        Live();
+        _kernel.Signal(pid, started, signal);
     }
 
     void Live()

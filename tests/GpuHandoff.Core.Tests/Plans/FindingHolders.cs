@@ -1,3 +1,5 @@
+using System.Text.Json;
+using GpuHandoff.Formats;
 using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 using GpuHandoff.Simulation;
@@ -44,6 +46,17 @@ public class FindingHolders
         var user = desk.Survey().Users.ShouldHaveSingleItem();
         user.Of.ShouldBe(new Belonging(Container: new(ContainerKind.Lxc, "107"), User: "100000"));
         user.Apart.ShouldBeTrue();
+    }
+
+    [Fact]
+    public void A_user_is_data_too_with_the_words_of_the_page_on_commands()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        Holding(desk.Kernel, "/dev/nvidia0", "python3", "/lxc/107/ns/init.scope");
+        var json = JsonSerializer.Serialize(desk.Survey(), Json.Plain.Machine);
+        json.ShouldContain("""
+            "of":{"unit":null,"container":{"kind":"lxc","id":"107"},"vm":null,"user":"root"},"started":
+            """);
     }
 
     [Fact]

@@ -24,9 +24,12 @@ public class HandingOver
         desk.Done(Target.Vfio);
         string.Join('\n', desk.Kernel.Calls).ShouldBe("""
             modprobe vfio_pci
+            write "0" /sys/bus/pci/devices/0000:01:00.0/d3cold_allowed
+            write "0" /sys/bus/pci/devices/0000:01:00.1/d3cold_allowed
             write "vfio-pci\n" /sys/bus/pci/devices/0000:01:00.1/driver_override
             write "0000:01:00.1" /sys/bus/pci/drivers/snd_hda_intel/unbind
             write "0000:01:00.1" /sys/bus/pci/drivers/vfio-pci/bind
+            write "on" /sys/bus/pci/devices/0000:01:00.1/power/control
             unlink /dev/nvidia-modeset
             unlink /dev/nvidia-uvm
             unlink /dev/nvidia-uvm-tools
@@ -38,6 +41,7 @@ public class HandingOver
             write "vfio-pci\n" /sys/bus/pci/devices/0000:01:00.0/driver_override
             rmmod nvidia
             write "0000:01:00.0" /sys/bus/pci/drivers/vfio-pci/bind
+            write "on" /sys/bus/pci/devices/0000:01:00.0/power/control
             """);
     }
 
@@ -60,6 +64,8 @@ public class HandingOver
             write "0000:01:00.1" /sys/bus/pci/drivers/vfio-pci/unbind
             write "0000:01:00.1" /sys/bus/pci/drivers/snd_hda_intel/bind
             write "\n" /sys/bus/pci/devices/0000:01:00.1/driver_override
+            write "1" /sys/bus/pci/devices/0000:01:00.0/d3cold_allowed
+            write "1" /sys/bus/pci/devices/0000:01:00.1/d3cold_allowed
             mknod /dev/nvidia-modeset
             mknod /dev/nvidia-uvm
             mknod /dev/nvidia-uvm-tools
@@ -75,7 +81,7 @@ public class HandingOver
     [MemberData(nameof(RoundTrips))]
     public void Two_opposite_runs_leave_the_machine_as_it_was(string name)
     {
-        foreach (var policy in new[] { Policy.Default, _unbind })
+        foreach (var policy in new[] { Policy.Default, _unbind }.Select(p => p with { StopUsers = true }))
         {
             var desk = new Desk(Hosts.All.First(h => h.Name == name).Boot());
             var gpu = desk.Survey().NvidiaGpus().Any() ? "0" : desk.Survey().Gpus[0].Address.ToString();
@@ -122,7 +128,7 @@ public class HandingOver
     {
         var desk = new Desk(Hosts.AlreadyOnVfio());
         desk.Done(Target.Vfio);
-        desk.Kernel.Calls.ShouldAllBe(call => call.Contains("driver_override"));
+        desk.Kernel.Calls.ShouldAllBe(call => call.Contains("driver_override") || call.Contains("d3cold_allowed") || call.Contains("power/control"));
     }
 
     [Fact]
@@ -264,6 +270,7 @@ public class HandingOver
         plan.Steps().Select(s => s.Say()).ShouldBe(
         [
             "load vfio_pci",
+            "power of 0000:01:00.0, 0000:01:00.1: on, D3cold allowed → on, no D3cold",
             "0000:01:00.1: snd_hda_intel → vfio-pci",
             "unload nvidia_drm",
             "wait until 0000:01:00.0 is idle",
@@ -279,7 +286,7 @@ public class HandingOver
     public void From_580_105_on_a_single_unbind_leaves_nvidia_drm_loaded_where_the_counts_show_that_nobody_uses_anything()
     {
         var desk = new Desk(Hosts.TwoIdenticalGpus(new("580.126.20", Modeset: true)));
-        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is Rebind || s is AwaitIdle);
+        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is HoldPower || s is Rebind || s is AwaitIdle);
         desk.Done(Target.Vfio, "01:00");
     }
 
@@ -429,8 +436,7 @@ public class HandingOver
             for (var life = 0; ; life++)
             {
                 var desk = Boot();
-                var plan = desk.Planned(Target.Vfio, "0", policy);
-                if (!Mortal.Dies(desk, life, mortal => new Executor(mortal, desk.Ledger, desk.Memo, policy.Limits).Run(plan, CancellationToken.None)))
+                if (!Mortal.Dies(desk, life, desk.Running(Target.Vfio, "0", policy)))
                     break;
 
                 // Straight to the plan, as if nobody had found a journal.

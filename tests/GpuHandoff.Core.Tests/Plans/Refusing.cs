@@ -135,7 +135,7 @@ public class Refusing
         var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).WithNvidiaDriver(new()).WithBuiltIn("nvidia").Boot());
         desk.DriverOf("0000:01:00.0").ShouldBe("nvidia");
         desk.Refused(Target.Vfio, policy: Policy.Default with { By = FreeBy.Unload }).Findings.ShouldContain(f => f.Code == "unload-not-possible");
-        desk.Planned(Target.Vfio).Steps().ShouldAllBe(s => s is LoadModule || s is Rebind || s is AwaitIdle);
+        desk.Planned(Target.Vfio).Steps().ShouldAllBe(s => s is LoadModule || s is HoldPower || s is Rebind || s is AwaitIdle);
     }
 
     [Fact]
@@ -270,7 +270,7 @@ public class Refusing
     {
         var desk = new Desk(Hosts.SingleGpu());
         var before = desk.Picture();
-        desk.Kernel.Faults.Ignore(call => call.Contains("vfio-pci/bind") && call.Contains("01:00.0"), once: true);
+        desk.Kernel.Faults.Ignore(call => call.Contains("vfio-pci/bind") && call.Contains("01:00.0"));
         desk.Run(Target.Vfio).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason.ShouldContain("no driver");
         desk.Picture().ShouldBe(before);
     }

@@ -158,7 +158,7 @@ public class TakingTurns
         desk.Ledger.Wedges().ShouldBeEmpty();
 
         var process = desk.Kernel.StartProcess("gpu-handoff");
-        var started = GpuHandoff.Survey.ProcStat.Parse(desk.Kernel.Read(new($"/proc/{process.Pid}/stat"))!).ShouldNotBeNull().Started;
+        var started = process.Started;
         desk.Ledger.Mark(new(boot, gpu, "write to unbind", TimeSpan.FromSeconds(1), new(process.Pid, started, "state D"), []));
         desk.Turn().Unwedge().ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>().Why.Findings[0].Evidence[0].ShouldContain("is still in: write to unbind");
         desk.Ledger.Wedges().ShouldHaveSingleItem();

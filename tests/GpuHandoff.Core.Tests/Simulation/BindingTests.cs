@@ -92,7 +92,8 @@ public class BindingTests
         kernel.Unbind(Gpu);
         kernel.LoseDevice(At(Gpu));
         Refused(() => kernel.Bind("nvidia", Gpu)).ShouldBe(Errno.NotPermitted);
-        kernel.Read($"/sys/bus/pci/devices/{Gpu}/vendor").ShouldBe("0xffff");
+        kernel.Read($"/sys/bus/pci/devices/{Gpu}/vendor").ShouldBe("0x10de", "sysfs keeps what was read at enumeration");
+        kernel.ReadBytes(new($"/sys/bus/pci/devices/{Gpu}/config"), 2).ShouldBe([0xff, 0xff]);
     }
 
     [Fact]

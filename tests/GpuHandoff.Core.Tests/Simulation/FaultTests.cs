@@ -117,9 +117,12 @@ public class FaultTests
         {
             seen++;
             kernel.Exists(path).ShouldBeTrue(path.Text);
-            if (kernel.Link(path) is { } target)
+            // A namespace is no place to go to: pid:[4026531836] (fs/nsfs.c:ns_get_name). A mapped library is none of the simulator's.
+            if (kernel.Link(path) is { } target && !target.StartsWith("pid:[", StringComparison.Ordinal))
             {
-                kernel.Exists(new SysPath(folder) / target).ShouldBeTrue($"{path} -> {target}");
+                if (target.StartsWith("/usr/lib/", StringComparison.Ordinal))
+                    continue;
+                kernel.Exists(target.StartsWith('/') ? new(target) : new SysPath(folder) / target).ShouldBeTrue($"{path} -> {target}");
                 continue;
             }
             kernel.Read(path);

@@ -74,7 +74,7 @@ public class ReadingProcesses
 
     [Fact]
     public void The_start_is_found_whatever_the_process_calls_itself() =>
-        ProcessFiles.Started("4211 (a) S 1 (b) R 1 4211 4211 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 81234 9 9").ShouldBe(81234ul);
+        ProcessStat.Parse("4211 (a) S 1 (b) R 1 4211 4211 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 81234 9 9")!.Started.ShouldBe(81234ul);
 
     [Fact]
     public void A_user_is_read_and_named_by_the_hosts_accounts()
@@ -106,7 +106,7 @@ public class ReadingProcesses
         _ = Cgroup.Parse(text);
         _ = Cgroup.Parse($"0::/{text}");
         _ = MappedFile.TryParse(text, out _);
-        _ = ProcessFiles.Started(text);
+        _ = ProcessStat.Parse(text);
         _ = ProcessFiles.User(text);
         _ = ProcessFiles.NameOf(0, text);
         _ = ProcessFiles.Script("python3", text);

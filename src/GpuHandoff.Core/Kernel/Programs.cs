@@ -1,0 +1,21 @@
+namespace GpuHandoff.Kernel;
+
+/// <summary>The programs that others are asked through, by their absolute paths: no shell, and no search for a name.</summary>
+public static class Programs
+{
+    public const string Systemctl = "/usr/bin/systemctl";
+    public const string NvidiaSmi = "/usr/bin/nvidia-smi";
+    public const string Pct = "/usr/sbin/pct";
+    public const string Docker = "/usr/bin/docker";
+    public const string Podman = "/usr/bin/podman";
+
+    /// <summary>Runs a program and takes every exit code but 0 for a refusal, in the program's own words.</summary>
+    public static string Demand(this IKernel kernel, TimeSpan budget, string program, params IReadOnlyList<string> arguments)
+    {
+        var (exit, output) = kernel.RunProgram(program, arguments, budget);
+        return exit == 0
+            ? output
+            : throw new KernelRefused(
+                $"{program} {string.Join(' ', arguments)}", 0, output is "" ? $"it ended with exit code {exit} and no word" : $"exit code {exit}: {output}");
+    }
+}

@@ -1,0 +1,95 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Simulation;
+
+/// <summary>A container with a process that has copies of the host's nodes open.</summary>
+public sealed class SimulatedContainer
+{
+    internal SimulatedContainer(Container name, string cgroup, string command, IReadOnlyList<string> nodes)
+    {
+        Name = name;
+        Cgroup = cgroup;
+        Command = command;
+        Nodes = nodes;
+    }
+
+    public Container Name { get; }
+
+    public SimulatedProcess? Process { get; internal set; }
+
+    public bool IsRunning => Process is not null;
+
+    internal string Cgroup { get; }
+    internal string Command { get; }
+    internal IReadOnlyList<string> Nodes { get; }
+}
+
+/// <summary>Proxmox's containers, Docker's and Podman's, as their programs show them.</summary>
+sealed class ContainerHosts(SimulatedKernel kernel)
+{
+    readonly List<SimulatedContainer> containers = [];
+
+    public IReadOnlyList<SimulatedContainer> All => containers;
+
+    public InstalledProgram Pct => new(arguments => arguments is ["status", _], arguments => arguments switch
+    {
+        ["status", var id] => Find(ContainerKind.Lxc, id) is { } container
+            ? new(0, $"status: {(container.IsRunning ? "running" : "stopped")}")
+            : new(2, $"Configuration file 'nodes/pve/lxc/{id}.conf' does not exist"),
+        ["shutdown", var id, "--forceStop", "1", "--timeout", _] => Stop(ContainerKind.Lxc, id),
+        ["start", var id] => Start(ContainerKind.Lxc, id),
+        _ => throw InstalledProgram.Untaught(Programs.Pct, arguments),
+    });
+
+    public InstalledProgram Engine(ContainerKind kind) => new(arguments => arguments is ["inspect", ..], arguments => arguments switch
+    {
+        ["inspect", "--format", "{{.State.Running}}", var id] => Find(kind, id) is { } container
+            ? new(0, container.IsRunning ? "true" : "false")
+            : new(1, $"Error: No such object: {id}"),
+        ["stop", "-t", _, var id] => Stop(kind, id),
+        ["start", var id] => Start(kind, id),
+        _ => throw InstalledProgram.Untaught(kind.ToString(), arguments),
+    });
+
+    /// <summary>A container that does not run yet.</summary>
+    /// <param name="id">Of Docker and Podman all 64 digits.</param>
+    public SimulatedContainer Add(ContainerKind kind, string id, string command, IReadOnlyList<string> nodes)
+    {
+        var (shown, cgroup) = kind switch
+        {
+            ContainerKind.Lxc => (id, $"/lxc/{id}/ns/system.slice/{command}.service"),
+            ContainerKind.Docker => (id[..12], $"/system.slice/docker-{id}.scope"),
+            _ => (id[..12], $"/machine.slice/libpod-{id}.scope/container"),
+        };
+        var container = new SimulatedContainer(new(kind, shown), cgroup, command, nodes);
+        containers.Add(container);
+        return container;
+    }
+
+    public void Start(SimulatedContainer container)
+    {
+        container.Process = kernel.StartProcess(container.Command, container.Cgroup);
+        kernel.OpenWhatIsThere(container.Nodes, container.Process);
+    }
+
+    SimulatedContainer? Find(ContainerKind kind, string id) => containers.Find(container => container.Name == new Container(kind, id));
+
+    ProgramResult Stop(ContainerKind kind, string id)
+    {
+        if (Find(kind, id) is not { Process: { } process } container)
+            return new(1, $"{id} is not running");
+        kernel.Spend(TimeSpan.FromSeconds(1));
+        kernel.EndProcess(process);
+        container.Process = null;
+        return new(0, "");
+    }
+
+    ProgramResult Start(ContainerKind kind, string id)
+    {
+        if (Find(kind, id) is not { Process: null } container)
+            return new(1, $"{id} is already running");
+        Start(container);
+        return new(0, "");
+    }
+}

@@ -1,0 +1,141 @@
+using System.Diagnostics;
+using GpuHandoff.Kernel;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Linux.Tests;
+
+/// <summary>Real programs and real signals, through the hand and without one.</summary>
+public sealed class ProgramTests : IDisposable
+{
+    const string Shell = "/bin/sh";
+
+    static readonly TimeSpan _plenty = TimeSpan.FromSeconds(20);
+
+    readonly TempFolder _folder = new();
+    readonly Hand _hand = Hand.Start(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"));
+    readonly LinuxKernel _kernel;
+
+    public ProgramTests() => _kernel = new(_hand);
+
+    public void Dispose()
+    {
+        _hand.Dispose();
+        _folder.Dispose();
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_program_brings_its_exit_code_and_all_that_it_said(bool hand)
+    {
+        var kernel = hand ? _kernel : new LinuxKernel(hand: null);
+        kernel.RunProgram(Shell, ["-c", "echo out; echo err >&2; exit 7"], _plenty).ShouldBe(new(7, "out\nerr"));
+        kernel.RunProgram(Shell, ["-c", "exit 0"], _plenty).ShouldBe(new(0, ""));
+    }
+
+    [Fact]
+    public void A_program_knows_nothing_of_us_but_a_path_and_its_language()
+    {
+        var said = _kernel.RunProgram("/usr/bin/env", [], _plenty).Output.Split('\n');
+        said.Order().ShouldBe(["LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    }
+
+    [Fact]
+    public void No_shell_looks_at_what_a_program_is_given() =>
+        _kernel.RunProgram("/bin/echo", ["$HOME", "; reboot", "a  b"], _plenty).Output.ShouldBe("$HOME ; reboot a  b");
+
+    [Fact]
+    public void A_program_hears_the_signals_that_we_ignore()
+    {
+        // SigIgn:	0000000180000000          a bit a signal, from 1; 32 and 33 are the C library's own
+        var ignored = Convert.ToUInt64(_kernel.RunProgram("/bin/grep", ["SigIgn", "/proc/self/status"], _plenty).Output.Split('\t')[1].Trim(), 16);
+        foreach (var signal in (int[])[1, 2, 13, 15])
+            (ignored & (1UL << (signal - 1))).ShouldBe(0UL, $"signal {signal}");
+    }
+
+    [Fact]
+    public void A_program_that_is_not_there_is_told_with_its_path()
+    {
+        var refused = Should.Throw<KernelRefused>(() => _kernel.RunProgram("/usr/bin/no-such-program", [], _plenty));
+        refused.Errno.ShouldBe(Errno.NoEntry);
+        refused.Message.ShouldContain("/usr/bin/no-such-program");
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_program_that_takes_too_long_is_ended_with_its_children_and_the_next_call_works(bool hand)
+    {
+        var kernel = hand ? _kernel : new LinuxKernel(hand: null);
+        var clock = Stopwatch.StartNew();
+        var refused = Should.Throw<KernelRefused>(() => kernel.RunProgram(
+            Shell, ["-c", $"trap '' TERM; sleep 60 & echo $! > {_folder["child"]}; wait"], TimeSpan.FromSeconds(1)));
+        refused.Reason.ShouldContain("ran longer than 1 s");
+        clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(10));
+        var child = int.Parse(File.ReadAllText(_folder["child"]));
+        SpinWait.SpinUntil(() => ProcessStat.Of(child, kernel)?.HasEnded() != false, TimeSpan.FromSeconds(5)).ShouldBeTrue();
+        kernel.RunProgram(Shell, ["-c", "echo on"], _plenty).Output.ShouldBe("on");
+    }
+
+    [Fact]
+    public void A_daemon_that_keeps_the_output_open_is_not_waited_for()
+    {
+        var clock = Stopwatch.StartNew();
+        _kernel.RunProgram(Shell, ["-c", $"sleep 30 & echo $! > {_folder["daemon"]}; echo started"], _plenty).Output.ShouldBe("started");
+        clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(10));
+        using var daemon = Process.GetProcessById(int.Parse(File.ReadAllText(_folder["daemon"])));
+        daemon.Kill();
+    }
+
+    [Fact]
+    public void A_program_that_says_a_lot_is_heard_to_its_end()
+    {
+        var (exit, output) = _kernel.RunProgram(Shell, ["-c", "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; exit 3"], _plenty);
+        exit.ShouldBe(3);
+        output.ShouldStartWith("line 0\nline 1\n");
+    }
+
+    [Theory]
+    [InlineData(ProcessSignal.Terminate)]
+    [InlineData(ProcessSignal.Kill)]
+    public void A_process_is_ended_by_its_number_and_its_start(ProcessSignal signal)
+    {
+        using var process = Process.Start("/bin/sleep", "60");
+        var started = ProcessStat.Of(process.Id, _kernel).ShouldNotBeNull().Started;
+        _kernel.Signal(process.Id, started, signal);
+        process.WaitForExit(10_000).ShouldBeTrue();
+        process.ExitCode.ShouldBe(128 + (int)signal);
+        // Gone is gone: no error.
+        _kernel.Signal(process.Id, started, signal);
+    }
+
+    [Fact]
+    public void Another_process_with_the_same_number_is_left_alone()
+    {
+        using var process = Process.Start("/bin/sleep", "60");
+        var started = ProcessStat.Of(process.Id, _kernel).ShouldNotBeNull().Started;
+        ProcessStat.Lives(process.Id, started, _kernel).ShouldBeTrue();
+        ProcessStat.Lives(process.Id, started + 1, _kernel).ShouldBeFalse();
+        _kernel.Signal(process.Id, started + 1, ProcessSignal.Kill);
+        process.WaitForExit(300).ShouldBeFalse();
+        process.Kill();
+    }
+
+    [Fact]
+    public void Without_a_hand_nobody_is_signalled()
+    {
+        using var process = Process.Start("/bin/sleep", "60");
+        var looking = new LinuxKernel(hand: null);
+        var started = ProcessStat.Of(process.Id, looking).ShouldNotBeNull().Started;
+        Should.Throw<KernelRefused>(() => looking.Signal(process.Id, started, ProcessSignal.Kill)).Errno.ShouldBe(Errno.ReadOnly);
+        process.HasExited.ShouldBeFalse();
+        process.Kill();
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(-1)]
+    public void Groups_and_the_first_process_are_nobody_to_signal(int pid) =>
+        Should.Throw<ArgumentOutOfRangeException>(() => _kernel.Signal(pid, 0, ProcessSignal.Kill));
+}

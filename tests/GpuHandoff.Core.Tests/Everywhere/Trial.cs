@@ -368,6 +368,7 @@ sealed partial class Trial(Case @case, Tally tally)
                     break;
                 case MishapKind.Modprobe:
                     _stage.Modprobe();
+                    _mayHang |= text.EndsWith("nvidia/unbind", StringComparison.Ordinal);
                     break;
                 case MishapKind.MakeNodes:
                     _stage.MakeNodes();
@@ -503,7 +504,7 @@ sealed partial class Trial(Case @case, Tally tally)
     string Told() => string.Join('\n', _told.Select(line => $"    {line}"));
 
     // minor=0 sound=1; /dev/snd/controlC0 /dev/dri/card0 /dev/dri/renderD128 /dev/fb0 with their numbers; framebuffer 0
-    [GeneratedRegex(@"(?<keep>minor=|sound=|/dev/snd/[a-z]+C|/dev/dri/card|/dev/dri/renderD|/dev/fb|^framebuffer )\d+(D3p)?( \d+:\d+)?")]
+    [GeneratedRegex(@"(?<keep>minor=|sound=|/dev/snd/[a-z]+C|/dev/input/event|/dev/dri/card|/dev/dri/renderD|/dev/fb|^framebuffer )\d+(D3p)?( \d+:\d+)?")]
     static partial Regex Numbers { get; }
 
     [GeneratedRegex(@" (users|refcnt)=\d+")]

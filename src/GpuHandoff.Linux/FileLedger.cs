@@ -64,7 +64,11 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         .. _lasting.Files("journal-*").Where(path => !path.EndsWith(".previous", StringComparison.Ordinal)).Select(ReadJournal).OfType<Unfinished>(),
     ];
 
-    public void Close(Unfinished run, string how)
+    public void Close(Unfinished run, string how) => Append(run, JournalText.Closes(how));
+
+    public void Stick(Unfinished run) => Append(run, JournalText.Sticks);
+
+    static void Append(Unfinished run, string line)
     {
         try
         {
@@ -72,7 +76,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
             // Behind a line that was cut off: nobody shall read the two as one.
             file.SetLength(EndOfLastLine(file));
             file.Seek(0, SeekOrigin.End);
-            file.Write(Encoding.UTF8.GetBytes(JournalText.Closes(how) + "\n"));
+            file.Write(Encoding.UTF8.GetBytes(line + "\n"));
             file.Flush(flushToDisk: true);
         }
         catch (FileNotFoundException)

@@ -6,8 +6,17 @@ using GpuHandoff.Runs;
 namespace GpuHandoff.Linux;
 
 /// <summary>Locks as flock(2) on files below /run/gpu-handoff.</summary>
-public sealed class FileLocks(IKernel kernel, string folder) : ILocks
+/// <param name="hand">
+/// Takes a lock of its own with each card's: should we be killed, its last call goes on, and nobody may recover the card
+/// before that has ended.
+/// </param>
+public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) : ILocks
 {
+    const string Card = "gpu-";
+    const string Call = "call-";
+
+    static readonly TimeSpan _quick = TimeSpan.FromSeconds(5);
+
     readonly RootFolder _folder = new(folder);
 
     public ILock? Try(string name, bool shared)
@@ -18,7 +27,14 @@ public sealed class FileLocks(IKernel kernel, string folder) : ILocks
         if (file < 0)
             throw Refused(path, Libc.LastError());
         if (Flock(file, (shared ? Libc.LockShared : Libc.LockAlone) | Libc.LockNow))
+        {
+            if (name.StartsWith(Card, StringComparison.Ordinal) && hand is not null && !HandHolds(PathOf(Call + name)))
+            {
+                _ = Libc.Close(file);
+                return null;
+            }
             return new Held(file, path);
+        }
         var errno = Libc.LastError();
         _ = Libc.Close(file);
         return errno == Errno.TryAgain ? null : throw Refused(path, errno);
@@ -29,10 +45,25 @@ public sealed class FileLocks(IKernel kernel, string folder) : ILocks
     /// A line of /proc/locks (fs/locks.c:lock_get_status): <c>1: FLOCK  ADVISORY  WRITE 4211 00:19:1234 0 EOF</c>, the
     /// device's numbers in hexadecimal, the inode in decimal.
     /// </remarks>
-    public string Holder(string name)
+    public string Holder(string name) => HolderOf(name) ?? HolderOf(Call + name) ?? "another run";
+
+    bool HandHolds(string path)
+    {
+        try
+        {
+            hand!.Ask($"lock {path}", _quick, kernel.Uptime, "hold", path);
+            return true;
+        }
+        catch (KernelRefused refused) when (refused.Errno == Errno.TryAgain)
+        {
+            return false;
+        }
+    }
+
+    string? HolderOf(string name)
     {
         if (Libc.Statx(Libc.FromCurrentFolder, PathOf(name), Libc.NoFollow, Libc.BasicStatus, out var status) != 0)
-            return "another run";
+            return null;
         var file = $"{status.FileSystemMajor:x2}:{status.FileSystemMinor:x2}:{status.Inode}";
         var holders =
             from line in (kernel.Read(Sys.Proc / "locks") ?? "").Split('\n')
@@ -41,10 +72,27 @@ public sealed class FileLocks(IKernel kernel, string folder) : ILocks
             where int.TryParse(words[4], NumberStyles.None, CultureInfo.InvariantCulture, out _)
             let arguments = kernel.Read(Sys.Proc / words[4] / "cmdline")?.Split('\0', StringSplitOptions.RemoveEmptyEntries)
             select $"{words[4]} {(arguments is [var program, .. var rest] ? string.Join(' ', [Path.GetFileName(program), .. rest]) : "gpu-handoff")}";
-        return string.Join(", ", holders.Distinct()) is { Length: > 0 } all ? all : "another run";
+        return string.Join(", ", holders.Distinct()) is { Length: > 0 } all ? all : null;
     }
 
     string PathOf(string name) => Path.Combine(folder, $"lock-{name}");
+
+    /// <summary>Takes it for as long as this process lives.</summary>
+    internal static (int Errno, string Reason, string? Text) Keep(string path, Dictionary<string, int> kept)
+    {
+        if (kept.ContainsKey(path))
+            return (0, "", null);
+        var file = Libc.Open(path, Libc.ReadWrite | Libc.CreateIt | Libc.CloseOnExec | Libc.NoLink, 0x180);
+        if (file >= 0 && Flock(file, Libc.LockAlone | Libc.LockNow))
+        {
+            kept[path] = file;
+            return (0, "", null);
+        }
+        var errno = Libc.LastError();
+        if (file >= 0)
+            _ = Libc.Close(file);
+        return (errno, Errno.Say(errno), null);
+    }
 
     static bool Flock(int file, int operation)
     {

@@ -104,6 +104,9 @@ public sealed class Hand : IDisposable
         _ = Libc.Signal(Libc.Interrupt, Libc.Ignore);
         _ = Libc.Signal(Libc.Terminate, Libc.Ignore);
         _ = Libc.Signal(Libc.BrokenPipe, Libc.Ignore);
+        // One that is left behind must keep no folder of our caller's busy.
+        Environment.CurrentDirectory = "/";
+        var locks = new Dictionary<string, int>();
         while (Message.Receive(0) is { } request)
         {
             if (request is [Farewell])
@@ -113,6 +116,7 @@ public sealed class Hand : IDisposable
                 ["write", var path, var text] => Plain(RiskyCalls.Write(path, text)),
                 ["read", var path] => Plain(RiskyCalls.Read(path)),
                 ["bytes", var path, var count] => Plain(RiskyCalls.ReadBytes(path, int.Parse(count))),
+                ["hold", var path] => Plain(FileLocks.Keep(path, locks)),
                 ["rmmod", var module] => Plain(RiskyCalls.UnloadModule(module)),
                 ["modprobe", .. var rest] => Plain(RiskyCalls.Modprobe(rest)),
                 ["run", var milliseconds, var program, .. var rest] =>
@@ -122,7 +126,9 @@ public sealed class Hand : IDisposable
             if (!Message.Send(1, answer))
                 break;
         }
-        // Whoever we worked for has gone without a word.
+        // Whoever we worked for has gone without a word, and our last call has ended.
+        foreach (var file in locks.Values)
+            _ = Libc.Close(file);
         if (arguments.Contains(Guards))
             Rescue.Start();
         return 0;

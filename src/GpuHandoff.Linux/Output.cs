@@ -9,6 +9,9 @@ namespace GpuHandoff.Linux;
 /// </summary>
 public sealed class Output
 {
+    /// <summary>In milliseconds, for a reader that is slow.</summary>
+    const int LongestWait = 1000;
+
     readonly int _file;
 
     Output(int file) => _file = file;
@@ -28,6 +31,10 @@ public sealed class Output
         ReadOnlySpan<byte> left = Encoding.UTF8.GetBytes(text);
         while (left.Length > 0)
         {
+            // A reader of the talk that does not read (a full pipe, Ctrl-S) must not stop a hand-over: what it misses it misses.
+            var watched = new Watched { File = _file, Wanted = Libc.Writable };
+            if (_file == Error._file && Libc.Poll(ref watched, 1, LongestWait) == 0)
+                return;
             var written = Libc.Write(_file, left, left.Length);
             if (written < 0 && Libc.LastError() == Spawned.Interrupted)
                 continue;

@@ -56,6 +56,8 @@ sealed class RootFolder(string path)
         Mode = FileMode.CreateNew,
         Access = FileAccess.Write,
         UnixCreateMode = OwnerOnly,
+        // What a full disk refused must not be tried once more when the file is closed.
+        BufferSize = 0,
     });
 
     /// <summary>Puts a whole file in the place of another, on disk before this returns.</summary>

@@ -46,6 +46,8 @@ public sealed class MemoryLedger : ILedger
 
     public void Close(Unfinished run, string how) => Add(run.Source, JournalText.Closes(how));
 
+    public void Stick(Unfinished run) => Add(run.Source, JournalText.Sticks);
+
     public ImmutableArray<Wedge> Wedges() => [.. wedges.Values];
 
     public void Mark(Wedge wedge)

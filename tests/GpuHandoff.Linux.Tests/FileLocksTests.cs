@@ -1,3 +1,5 @@
+using GpuHandoff.Runs;
+
 namespace GpuHandoff.Linux.Tests;
 
 public sealed class FileLocksTests : IDisposable
@@ -32,6 +34,24 @@ public sealed class FileLocksTests : IDisposable
         held.Dispose();
         both.Dispose();
         using var alone = Locks().Try("modules", shared: false).ShouldNotBeNull();
+    }
+
+    [Fact]
+    public void A_cards_lock_is_not_free_while_the_helper_process_of_a_run_that_was_killed_is_still_in_a_call()
+    {
+        using var hand = Hand.Start(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"));
+        // The run itself has gone: what it held is free, what its hand holds is not.
+        new FileLocks(new LinuxKernel(hand), _folder["run"], hand).Try("gpu-0000:01:00.0", shared: false).ShouldNotBeNull().Dispose();
+        using var other = Hand.Start(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"));
+        var locks = new FileLocks(new LinuxKernel(other), _folder["run"], other);
+
+        locks.Try("gpu-0000:01:00.0", shared: false).ShouldBeNull();
+        locks.Holder("gpu-0000:01:00.0").ShouldContain("--hand");
+
+        hand.Dispose();
+        ILock? held = null;
+        SpinWait.SpinUntil(() => (held = locks.Try("gpu-0000:01:00.0", shared: false)) is not null, TimeSpan.FromSeconds(20)).ShouldBeTrue();
+        held!.Dispose();
     }
 
     [Fact]

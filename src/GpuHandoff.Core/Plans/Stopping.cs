@@ -20,6 +20,13 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
 
     static readonly Stopping _nobody = new([], [], []);
 
+    // What others' work hangs on: a task of theirs that looked at the card for a moment is no reason to stop it.
+    static readonly string[] _neverStopped =
+    [
+        "pve-", "pvedaemon", "pveproxy", "qmeventd", "corosync", "ssh", "sshd", "cron", "dbus", "dbus-broker", "systemd-", "user@",
+        "libvirtd", "virtqemud", "lxc", "docker", "containerd", "podman", "proxmox-",
+    ];
+
     /// <summary>Nobody, where the policy does not ask for it.</summary>
     /// <param name="gpus">Those that are not yet where they shall be.</param>
     public static Stopping For(Machine machine, Goal goal, ImmutableArray<Gpu> gpus, Policy policy, FreeBy way)
@@ -56,8 +63,12 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
     public static string? WhyNever(GpuUser user, Machine machine) => user switch
     {
         { Of.Vm: { } vm } => $"VM {vm} is shut down by its owner only",
+        // A QEMU that nobody put into a scope of a VM manager's is a VM all the same.
+        _ when user.Command is "kvm" || user.Command.StartsWith("qemu-system", StringComparison.Ordinal) => "a VM is shut down by its owner only",
         _ when user.KeepsASession() => "it lets go when the graphical session ends",
         _ when machine.Ourselves.Contains(user.Pid) => "it waits for this very program",
+        { Of: { Container: null, Unit: { } unit } } when _neverStopped.Any(name => unit == $"{name}.service"
+            || (unit.StartsWith(name, StringComparison.Ordinal) && name[^1] is '-' or '@')) => "others' work hangs on it",
         { Of.Unit: { } unit } when unit == machine.OurOwn.Unit => "this very program runs in it",
         { Of.Container: { } container } when container == machine.OurOwn.Container => "this very program runs in it",
         { Of.Container: { Kind: ContainerKind.Lxc, Id: var id } } when !id.All(char.IsAsciiDigit) => "it is in a container that pct does not know",

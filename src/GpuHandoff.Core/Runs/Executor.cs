@@ -28,21 +28,15 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
 
         using var journal = ledger.Open(plan);
         var outcome = Forward(plan, journal, stop);
-        WriteDown(() =>
+        if (outcome is Outcome.Done)
+            WriteDown(() => Forget(plan));
+        // As before means in the ledger, too.
+        if (outcome is Outcome.RolledBack)
         {
-            switch (outcome)
-            {
-                case Outcome.Done:
-                    Forget(plan);
-                    break;
-                case Outcome.RolledBack:
-                    // As before means in the ledger, too.
-                    foreach (var home in plan.Keep)
-                        PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu));
-                    break;
-            }
-            journal.Closes(outcome);
-        });
+            foreach (var home in plan.Keep)
+                WriteDown(() => PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu)));
+        }
+        WriteDown(() => journal.Closes(outcome));
         Mark(plan, outcome);
         return outcome;
     }
@@ -194,11 +188,13 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         var left = ImmutableArray.CreateBuilder<Step>();
         while (_begun.TryPop(out var begun))
         {
-            if (begun.Step.Undo() is not { } undo)
-                continue;
-            witness.Undoes(undo);
+            var undo = begun.Step;
             try
             {
+                if (begun.Step.Undo() is not { } way)
+                    continue;
+                undo = way;
+                witness.Undoes(undo);
                 switch (undo.Look(kernel))
                 {
                     case Position.There:

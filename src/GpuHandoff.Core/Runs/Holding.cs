@@ -9,7 +9,7 @@ sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan li
 {
     static readonly TimeSpan _between = TimeSpan.FromMilliseconds(50);
 
-    readonly List<ILock> _cards = [];
+    readonly Dictionary<PciAddress, ILock> _cards = [];
     readonly TimeSpan _until = kernel.Uptime + limit;
     bool _alone;
 
@@ -22,9 +22,11 @@ sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan li
         {
             if (Wait($"gpu-{gpu}", shared: false, gpu.ToString()) is not { } card)
                 return;
-            _cards.Add(card);
+            _cards.Add(gpu, card);
         }
     }
+
+    public bool Has(PciAddress gpu) => _cards.ContainsKey(gpu);
 
     public void WantsModulesAlone() => _alone = true;
 
@@ -40,11 +42,13 @@ sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan li
 
     ILock? Wait(string name, bool shared, string what)
     {
-        var told = false;
+        var (tries, told) = (0, false);
         while (true)
         {
             if (locks.Try(name, shared) is { } held)
                 return held;
+            // Who is just ending (a helper process that was told so) is not worth a word.
+            tries++;
             var holder = locks.Holder(name);
             if (kernel.Uptime >= _until || stop.IsCancellationRequested)
             {
@@ -53,14 +57,18 @@ sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan li
                     [new("locked", $"{holder} is at work on {what}", [], "wait for it, or look into what it does")]);
                 return null;
             }
-            if (!told)
+            if (!told && tries > 1)
                 witness.Waits($"waiting for {holder}, which is at work on {what}");
-            told = true;
+            told = tries > 1;
             kernel.Pause(_between);
         }
     }
 
-    public void Dispose() => _cards.ForEach(card => card.Dispose());
+    public void Dispose()
+    {
+        foreach (var card in _cards.Values)
+            card.Dispose();
+    }
 }
 
 /// <summary>The lock on the driver's modules, alone or shared.</summary>

@@ -23,6 +23,9 @@ public interface ILedger
     /// <summary>Ends another run's diary: what there was to do has been done.</summary>
     void Close(Unfinished run, string how);
 
+    /// <summary>Notes in another run's diary that its end was tried in vain.</summary>
+    void Stick(Unfinished run);
+
     /// <summary>Every mark, of any boot.</summary>
     ImmutableArray<Wedge> Wedges();
 
@@ -46,4 +49,5 @@ public interface IJournal : IDisposable
 /// <summary>A run that never wrote its end.</summary>
 /// <param name="Begun">The numbers of the steps that were begun and not undone, oldest first.</param>
 /// <param name="Source">Where its diary is, for a person and for closing it.</param>
-public sealed record Unfinished(Plan Plan, ImmutableArray<int> Begun, string Source);
+/// <param name="Stuck">Its end was tried in vain so often that only a person should try again.</param>
+public sealed record Unfinished(Plan Plan, ImmutableArray<int> Begun, string Source, bool Stuck = false);

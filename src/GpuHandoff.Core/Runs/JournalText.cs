@@ -12,6 +12,9 @@ public static class JournalText
 {
     public const int Newest = 1;
 
+    /// <summary>After so many ends that were none, a person has to look.</summary>
+    const int MostTries = 3;
+
     public static string Opens(Plan plan) =>
         $$"""{"journal":{{Newest}},"plan":{{JsonSerializer.Serialize(plan, Json.Default.Plan)}}}""";
 
@@ -28,8 +31,10 @@ public static class JournalText
     {
         Outcome.Done => Closes("done"),
         Outcome.RolledBack => Closes("rolled-back"),
-        _ => """{"stuck":true}""",
+        _ => Sticks,
     };
+
+    public const string Sticks = """{"stuck":true}""";
 
     /// <summary>What a diary tells; null where its run has ended or had not begun anything.</summary>
     /// <remarks>
@@ -46,6 +51,7 @@ public static class JournalText
         var plan = Plan(lines[0]);
         var count = plan.Steps().Count();
         var begun = new List<int>();
+        var tries = 0;
         for (var number = 1; number < lines.Length; number++)
         {
             var (word, value) = Entry(lines[number], number + 1);
@@ -63,12 +69,13 @@ public static class JournalText
                     _ = Step(value, number + 1);
                     break;
                 case "stuck":
+                    tries++;
                     break;
                 default:
                     throw new JournalUnreadable(number + 1, $"\"{word}\" is no word of a journal");
             }
         }
-        return new(plan, [.. begun], source);
+        return new(plan, [.. begun], source, tries >= MostTries);
 
         int Step(JsonElement value, int line) => value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out var step) && step >= 0 && step < count
             ? step

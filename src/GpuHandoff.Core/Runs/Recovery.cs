@@ -16,21 +16,15 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
 {
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(100);
 
-    /// <summary>Another boot has bound everything anew: its diaries, records and marks tell nothing of this one.</summary>
-    public void DropOtherBoots()
-    {
-        var boot = Surveyor.BootId(kernel);
-        foreach (var run in ledger.Unfinished().Where(u => u.Plan.BootId != boot))
-            ledger.Close(run, "ended by a reboot");
-        foreach (var wedge in ledger.Wedges().Where(w => w.BootId != boot))
-            ledger.Unmark(wedge.Gpu);
-        foreach (var home in ledger.Homes().Where(h => h.BootId != boot))
-            ledger.Forget(home.Gpu);
-    }
-
     public Ending Recover(Unfinished run)
     {
         AwaitLastCall();
+        if (Missing(run) is { Length: > 0 } missing)
+        {
+            BringBack(missing);
+            if (Missing(run) is { Length: > 0 } lost)
+                return Lost(run, lost);
+        }
         // Complete but for the last word of its diary: a VM may have the card by now.
         var answer = Plan(run, run.Plan.Target);
         if (answer is Answer.Planned { Plan: var rest } && rest.IsEmpty())
@@ -55,7 +49,37 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
                     return ending;
             }
         }
+        // Counted: the timer does not try it over and over.
+        if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } left)
+            ledger.Stick(left);
         return first!;
+    }
+
+    /// <summary>Functions of the run's cards that have left the bus: killed between a removal and its rescan.</summary>
+    ImmutableArray<PciAddress> Missing(Unfinished run) =>
+    [
+        .. run.Plan.Gpus.Concat(run.Plan.Keep.Concat(ledger.Homes()).Where(h => run.Plan.Gpus.Contains(h.Gpu)).SelectMany(h => h.Functions).Select(f => f.Function))
+            .Distinct().Where(f => Surveyor.OwnerOf(f, kernel) is null).Order(),
+    ];
+
+    void BringBack(ImmutableArray<PciAddress> missing)
+    {
+        witness.Waits($"{string.Join(", ", missing)} left the bus in the middle of a reset: the bus is scanned anew");
+        try
+        {
+            kernel.Write(Sys.Pci / "rescan", "1", policy.Limits.Reset);
+        }
+        catch (KernelRefused refused)
+        {
+            witness.Warns(refused.Message);
+        }
+    }
+
+    Ending.Refused Lost(Unfinished run, ImmutableArray<PciAddress> lost)
+    {
+        ledger.Stick(run);
+        var what = $"{string.Join(", ", lost)} is lost: it left the bus, and a rescan does not find it";
+        return new(new(what, [new("gpu-is-lost", what, [$"the run that was killed: {run.Plan.Summary}"], "switch the host off and on again: a reboot may not be enough")]));
     }
 
     /// <summary>

@@ -32,43 +32,91 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         }
         catch (KernelSilent silent)
         {
-            return new Ending.Unanswered(silent);
+            return Unanswered(silent);
         }
     }
 
     /// <summary>Ends every run of this boot that did not end itself, and drops what is left of earlier boots.</summary>
-    /// <param name="wait">Wait for a run that is at work; else leave that one alone.</param>
+    /// <param name="wait">
+    /// Wait for a run that is at work, and try once more what an earlier recovery could not end; else leave both alone.
+    /// </param>
     public ImmutableArray<Ending> Recover(Policy policy, bool wait, CancellationToken stop)
     {
         var endings = ImmutableArray.CreateBuilder<Ending>();
-        try
+        var recovery = new Recovery(kernel, ledger, witness, policy);
+        foreach (var run in ledger.Unfinished().Where(u => wait || !u.Stuck))
         {
-            var recovery = new Recovery(kernel, ledger, witness, policy);
-            recovery.DropOtherBoots();
-            foreach (var run in ledger.Unfinished())
+            try
             {
-                using var turn = new Holding(kernel, locks, witness, wait ? policy.Limits.Total : TimeSpan.Zero, stop);
-                turn.Take(run.Plan.Gpus);
-                turn.WantsModulesAlone();
-                using var modules = turn.TakeModules();
-                // Who has a lock on its card is at work, and no crash.
-                if (turn.Refusal is { } busy)
-                {
-                    if (wait)
-                        endings.Add(new Ending.Refused(busy));
-                }
-                // It may have ended while we waited for it.
-                else if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } still)
-                {
-                    endings.Add(recovery.Recover(still));
-                }
+                if (EndOne(run, recovery, policy, wait, stop) is { } ending)
+                    endings.Add(ending);
+            }
+            catch (KernelSilent silent)
+            {
+                // The other runs' cards have locks of their own.
+                endings.Add(Unanswered(silent));
             }
         }
-        catch (KernelSilent silent)
-        {
-            endings.Add(new Ending.Unanswered(silent));
-        }
+        DropOtherBoots(policy, stop);
         return endings.ToImmutable();
+    }
+
+    Ending? EndOne(Unfinished run, Recovery recovery, Policy policy, bool wait, CancellationToken stop)
+    {
+        using var turn = new Holding(kernel, locks, witness, wait ? policy.Limits.Total : TimeSpan.Zero, stop);
+        turn.Take(run.Plan.Gpus);
+        turn.WantsModulesAlone();
+        using var modules = turn.TakeModules();
+        // Who has a lock on its card is at work, and no crash.
+        if (turn.Refusal is { } busy)
+            return wait ? new Ending.Refused(busy) : null;
+        // It may have ended while we waited for it, and another have taken its place.
+        if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is not { } still)
+            return null;
+        if (still.Plan.BootId != Surveyor.BootId(kernel))
+        {
+            ledger.Close(still, "ended by a reboot");
+            return null;
+        }
+        return still.Plan.Gpus.All(run.Plan.Gpus.Contains) ? recovery.Recover(still) : null;
+    }
+
+    /// <summary>Another boot has bound everything anew: its records and marks tell nothing of this one.</summary>
+    void DropOtherBoots(Policy policy, CancellationToken stop)
+    {
+        var boot = Surveyor.BootId(kernel);
+        foreach (var gpu in ledger.Wedges().Where(w => w.BootId != boot).Select(w => w.Gpu)
+            .Concat(ledger.Homes().Where(h => h.BootId != boot).Select(h => h.Gpu)).Distinct())
+        {
+            // A run that begins now may put its own record there at this moment.
+            using var turn = new Holding(kernel, locks, witness, TimeSpan.Zero, stop);
+            turn.Take([gpu]);
+            if (turn.Refusal is not null)
+                continue;
+            if (ledger.Wedges().Any(w => w.Gpu == gpu && w.BootId != boot))
+                ledger.Unmark(gpu);
+            if (ledger.Homes().Any(h => h.Gpu == gpu && h.BootId != boot))
+                ledger.Forget(gpu);
+        }
+    }
+
+    /// <summary>
+    /// A look that hangs means a device whose lock somebody else's call has: marked, so that no later look hangs there, too.
+    /// </summary>
+    Ending.Unanswered Unanswered(KernelSilent silent)
+    {
+        foreach (var gpu in Surveyor.Cards(kernel).Gpus.Where(g => g.Functions.Any(f => silent.Call.Contains(f.Address.ToString(), StringComparison.Ordinal))))
+        {
+            try
+            {
+                ledger.Mark(new(Surveyor.BootId(kernel), gpu.Address, silent.Call, silent.Since, silent.Process, []));
+            }
+            catch (LedgerRefused refused)
+            {
+                witness.Warns($"{refused.Message}; {refused.Hint}");
+            }
+        }
+        return new(silent);
     }
 
     /// <summary>Takes the marks off cards whose call has come back since; refuses for those where it has not.</summary>
@@ -78,11 +126,14 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         var endings = ImmutableArray.CreateBuilder<Ending>();
         foreach (var wedge in ledger.Wedges().Where(w => w.BootId == boot))
         {
-            if (wedge.Process is { } process && ProcessStat.Lives(process.Pid, process.Started, kernel))
+            if (wedge.Process is not { } process || ProcessStat.Lives(process.Pid, process.Started, kernel))
             {
                 var what = $"{wedge.Gpu} is still stuck";
+                var evidence = wedge.Process is { Pid: var pid }
+                    ? $"process {pid} is still in: {wedge.Call}"
+                    : $"nobody wrote down which process is in it: {wedge.Call}";
                 endings.Add(new Ending.Refused(new(what, [new(
-                    GpuIsWedged.Check.Code, what, [$"process {process.Pid} is still in: {wedge.Call}"], "reboot the host: the kernel cannot be made to let go")])));
+                    GpuIsWedged.Check.Code, what, [evidence], "reboot the host: the kernel cannot be made to let go")])));
                 continue;
             }
             ledger.Unmark(wedge.Gpu);
@@ -100,7 +151,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         using var modules = turn.TakeModules();
         if (turn.Refusal is not null)
             return;
-        foreach (var run in unfinished)
+        // Looked for once more: another run may have ended it meanwhile, or begun one with a card whose lock is not ours.
+        foreach (var run in Touching(gpus).Where(u => u.Plan.Gpus.All(turn.Has)))
         {
             witness.Waits($"an earlier run did not end: {run.Plan.Summary}; it is brought to its end first");
             // Whatever comes of it, the plan that follows is made for what is there then.

@@ -36,6 +36,9 @@ static class Binding
         // waited for here as well: a poller may have come since the step that waited.
         if (driver == "nvidia")
             AwaitIdle.Await(function, $"unbind {function} from nvidia", kernel);
+        // An unbind waits in the kernel for whoever has a node open, and the survey may be minutes old by now.
+        if (Holders.OfBound(function, driver, kernel) is { } holder)
+            throw new KernelRefused($"unbind {function} from {driver}", Errno.Busy, $"{holder} has it open, and the unbind would wait for that");
         kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
         if (Surveyor.DriverOf(function, kernel) == driver)
             throw new KernelRefused($"unbind {function} from {driver}", 0, "the kernel reported success, but it still has the function");

@@ -63,12 +63,25 @@ public static class Holders
     }
 
     /// <summary>
+    /// Who has a function open that is about to be taken from its driver; null: nobody. The module's count, one file, shows
+    /// in most cases that nobody can be there.
+    /// </summary>
+    public static GpuUser? OfBound(PciAddress function, string driver, IKernel kernel)
+    {
+        var modules = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "")
+            .Where(m => driver == "nvidia" ? NvidiaStack.Has(m.Name) : m.Name == Profile.ModuleOf(driver)).ToList();
+        if (modules.Count > 0 && Idleness.AreUnused(modules))
+            return null;
+        return FirstOf([function], kernel);
+    }
+
+    /// <summary>
     /// A process that has a node of these functions open at this moment; null: nobody. For a reset or an unbind that
     /// nobody planned for.
     /// </summary>
     public static GpuUser? FirstOf(IEnumerable<PciAddress> functions, IKernel kernel)
     {
-        var wanted = functions.SelectMany(f => Surveyor.NodesOf(f, kernel)).Select(n => Number(n.Node)).ToHashSet();
+        var wanted = functions.SelectMany(f => Surveyor.NodesOf(f, kernel).Select(n => Number(n.Node)).Concat(Surveyor.NvidiaNodeOf(f, kernel))).ToHashSet();
         if (wanted.Count == 0)
             return null;
         foreach (var name in kernel.List(Sys.Proc))

@@ -82,6 +82,15 @@ public static class Surveyor
     public static ImmutableArray<NamedNode> NodesOf(PciAddress function, IKernel kernel) =>
         Attachments.Of(Sys.Function(function), GroupOf(function, kernel), kernel).Nodes;
 
+    /// <summary>The number of /dev/nvidiaN while nvidia has the card. The node may have any name, or none at all.</summary>
+    public static IEnumerable<(uint, uint)> NvidiaNodeOf(PciAddress function, IKernel kernel)
+    {
+        // NV_MAJOR_DEVICE_NUMBER (nvidia/nv-chardev-numbers.h).
+        const uint major = 195;
+        return kernel.ReadSlow(Sys.Proc / $"driver/nvidia/gpus/{function}/information", _slowRead) is { } text
+            && NvidiaProc.Information(text).Minor is { } minor ? [(major, (uint)minor)] : [];
+    }
+
     static int? GroupOf(PciAddress function, IKernel kernel) => int.TryParse(
         LastPart(kernel.Link(Sys.Function(function) / "iommu_group")), NumberStyles.None, CultureInfo.InvariantCulture, out var number)
         ? number
@@ -288,7 +297,7 @@ public static class Surveyor
             ResetMethods = [.. (kernel.Read(path / "reset_method") ?? "").Split(' ', StringSplitOptions.RemoveEmptyEntries)],
             PowerState = kernel.Read(path / "power_state"),
             Power = PowerOf(function.Address, kernel),
-            Bar1Sizes = function.Class.IsDisplay() ? ResourceTable.Sizes(kernel.Read(path / "resource1_resize") ?? "") : [],
+            Bar1Sizes = function.Class.IsDisplay() ? ResourceTable.Sizes(isStuck(function.Address) ? "" : kernel.ReadSlow(path / "resource1_resize", _slowRead) ?? "") : [],
             Bars = ResourceTable.Parse(kernel.Read(path / "resource") ?? ""),
             BootVga = function.Class.IsVga() ? kernel.Read(path / "boot_vga") switch { "1" => true, "0" => false, _ => null } : null,
             Interrupts = kernel.List(path / "msi_irqs").Count,

@@ -14,6 +14,7 @@ struct Watched
 static partial class Libc
 {
     public const short Readable = 1;
+    public const short Writable = 4;
 
     [LibraryImport(Library, EntryPoint = "poll", SetLastError = true)]
     public static partial int Poll(ref Watched watched, nuint count, int milliseconds);

@@ -92,7 +92,7 @@ static class HandOver
         // The hand comes up while we look around.
         using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
         var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot), witness);
+        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
         return Tell(turn.HandOver(target, wish.Gpu, wish.Policy, signals.Stop), witness, wish.Json);
     }
 

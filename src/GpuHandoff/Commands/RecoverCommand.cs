@@ -38,7 +38,7 @@ static class RecoverCommand
         using var signals = new StopSignals(witness);
         using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe");
         var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot), witness);
+        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
         IEnumerable<Ending> endings =
             [.. unwedge ? turn.Unwedge() : [], .. turn.Recover(wish.Policy, wait: !noWait, signals.Stop)];
         var worst = ExitCode.Done;

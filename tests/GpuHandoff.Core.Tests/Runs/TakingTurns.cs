@@ -144,6 +144,8 @@ public class TakingTurns
 
         silent.Call.ShouldContain(First);
         kernel.Calls.Count.ShouldBe(calls);
+        desk.Ledger.Wedges().ShouldHaveSingleItem().Gpu.ToString().ShouldBe(First);
+        desk.HandOver(Target.Vfio).ShouldBeOfType<Ending.Refused>("it is not asked a second time").Why.Findings[0].Code.ShouldBe("gpu-is-wedged");
     }
 
     [Fact]
@@ -182,6 +184,54 @@ public class TakingTurns
         desk.Ledger.Unfinished().ShouldBeEmpty();
         desk.Ledger.Wedges().ShouldBeEmpty();
         desk.Ledger.Homes().ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void A_vm_that_began_after_a_crash_keeps_its_card()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        // Killed with every function on vfio-pci but the last word of the plan unsaid; then somebody starts the VM by hand.
+        Mortal.DiesBefore(desk, call => call.Contains("01:00.0/power/control"), mortal =>
+            desk.Turn(666, mortal).HandOver(Target.Vfio, null, Policy.Default, CancellationToken.None)).ShouldBeTrue();
+        var vm = desk.Kernel.StartVm("101", [.. desk.Survey().Gpus[0].Functions.Select(f => f.Address)]);
+
+        desk.Recover();
+
+        desk.Kernel.Hazards.ShouldBeEmpty();
+        desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("vfio-pci/unbind"));
+        desk.DriverOf(First).ShouldBe("vfio-pci");
+        vm.Process.Open.ShouldNotBeEmpty();
+    }
+
+    [Fact]
+    public void A_card_that_left_the_bus_in_a_reset_is_found_again_or_told_as_lost_and_never_taken_for_done()
+    {
+        foreach (var comesBack in new[] { true, false })
+        {
+            var desk = new Desk(Hosts.SingleGpu());
+            var home = desk.Picture();
+            Mortal.DiesBefore(desk, call => call.Contains("vfio-pci/bind"), mortal =>
+                desk.Turn(666, mortal).HandOver(Target.Vfio, null, Policy.Default, CancellationToken.None)).ShouldBeTrue();
+            // As a reset by removal leaves it, where its process is killed before the rescan.
+            if (!comesBack)
+                desk.Kernel.LoseDevice(desk.Survey().Gpus[0].Address);
+            foreach (var function in desk.Survey().Gpus[0].Functions.Where(f => f.Owner.Driver is null))
+                desk.Kernel.Elsewhere(kernel => kernel.Write(new($"/sys/bus/pci/devices/{function.Address}/remove"), "1", TimeSpan.FromSeconds(1)));
+
+            var ending = desk.Recover().ShouldHaveSingleItem();
+
+            if (comesBack)
+            {
+                ending.ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(desk.Memo.ToString());
+                desk.Picture().ShouldBe(home);
+                desk.Ledger.Unfinished().ShouldBeEmpty();
+            }
+            else if (ending is Ending.Refused { Why.Findings: [var lost] })
+            {
+                lost.Code.ShouldBe("gpu-is-lost");
+                desk.Ledger.Unfinished().ShouldHaveSingleItem();
+            }
+        }
     }
 
     [Fact]

@@ -30,7 +30,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
 
     public Ending Recover(Unfinished run)
     {
-        AwaitLastCall();
+        AwaitLastCall(run);
         // Complete but for the last word of its diary: a VM may have the card by now.
         var answer = Plan(run, run.Plan.Target);
         if (answer is Answer.Planned { Plan: var rest } && rest.IsEmpty())
@@ -62,8 +62,12 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
     /// The killed run's helper may still be in its last call. Behind an unbind or a bind a write of ours waits in the
     /// kernel; a module on its way in or out is refused at once (kernel/module/main.c:add_unformed_module, EBUSY).
     /// </summary>
-    void AwaitLastCall()
+    void AwaitLastCall(Unfinished run)
     {
+        // A card that is known to be stuck has been waited for long enough.
+        var boot = Surveyor.BootId(kernel);
+        if (ledger.Wedges().Any(w => w.BootId == boot && run.Plan.Gpus.Contains(w.Gpu)))
+            return;
         var until = kernel.Uptime + policy.Limits.Module;
         while (kernel.Uptime < until
             && NvidiaStack.TopDown.Any(m => Surveyor.StateOf(m, kernel) is ModuleState.Loading or ModuleState.Unloading))

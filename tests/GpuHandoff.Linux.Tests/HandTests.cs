@@ -81,6 +81,7 @@ public sealed class HandTests : IDisposable
         kernel.ReadSlow(new(_folder["empty"]), _plenty).ShouldBe("");
         File.WriteAllBytes(_folder["config"], [0xff, 0x00, 0x0a, 0x80]);
         kernel.ReadBytes(new(_folder["config"]), 3).ShouldBe([0xff, 0x00, 0x0a]);
+        kernel.ReadBytes(new(_folder["config"]), 64)!.Length.ShouldBe(4);
         kernel.ReadBytes(new(_folder["nosuch"]), 3).ShouldBeNull();
     }
 

@@ -34,16 +34,6 @@ public sealed class LinuxKernelTests : IDisposable
     }
 
     [Fact]
-    public void The_first_bytes_of_a_file_are_read_as_they_are()
-    {
-        File.WriteAllBytes(_folder["config"], [0xff, 0xff, 0x00, 0x0a]);
-        _kernel.ReadBytes(new(_folder["config"]), 2).ShouldBe([0xff, 0xff]);
-        _kernel.ReadBytes(new(_folder["config"]), 64)!.Length.ShouldBe(4);
-        _kernel.ReadBytes(new(_folder["nosuch"]), 2).ShouldBeNull();
-        _kernel.ReadBytes(new(_folder.Path), 2).ShouldBeNull();
-    }
-
-    [Fact]
     public void A_folder_is_no_text() => _kernel.Read(new(_folder.Path)).ShouldBeNull();
 
     [Fact]

@@ -18,6 +18,10 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
 
     public Ending Recover(Unfinished run)
     {
+        // A card that is known to be stuck has been waited for long enough.
+        var boot = Surveyor.BootId(kernel);
+        if (ledger.Wedges().Any(w => w.BootId == boot && run.Plan.Gpus.Contains(w.Gpu)))
+            return new Ending.Refused((Answer.Refused)Plan(run, run.Plan.Target));
         AwaitLastCall();
         if (Missing(run) is { Length: > 0 } missing)
         {
@@ -32,8 +36,6 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
             ledger.Close(run, "was complete");
             return new Ending.Ran(rest, new Outcome.Done(0));
         }
-        if (answer is Answer.Refused { Findings: [{ Code: "gpu-is-wedged" }, ..] } wedged)
-            return new Ending.Refused(wedged);
 
         Ending? first = null;
         foreach (var attempt in Ways(run))

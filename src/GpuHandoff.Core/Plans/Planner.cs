@@ -12,6 +12,8 @@ public static class Planner
 {
     public static Answer Plan(Machine machine, Goal goal, Policy policy)
     {
+        // Another card is nobody's neighbour to be taken along: it has a record of its own, and two would contradict each other.
+        policy = policy with { Accepted = [.. policy.Accepted.Where(a => !machine.Gpus.Any(g => g.Address.SharesSlotWith(a)))] };
         // Before all else, and even where the goal looks met: what is known of such a card may be anything.
         var wedged = goal.Gpus.Select(g => GpuIsWedged.Find(machine, g)).OfType<Finding>().ToImmutableArray();
         if (wedged is not [])
@@ -323,6 +325,8 @@ public static class Planner
             phases.Add("power", new HoldPower(power));
 
         var nodes = homes.SelectMany(h => h.Nodes).DistinctBy(n => n.Path)
+            // A node of a module that stays away would lead nowhere.
+            .Where(n => !phases.IsEmpty() || !n.Path.StartsWith("/dev/nvidia-uvm", StringComparison.Ordinal) || machine.Module("nvidia_uvm").IsThere())
             .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty()))).ToImmutableArray();
         if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
             phases.Add("nodes", new MakeNodes(nodes));

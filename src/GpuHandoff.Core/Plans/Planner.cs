@@ -12,8 +12,8 @@ public static class Planner
 {
     public static Answer Plan(Machine machine, Goal goal, Policy policy)
     {
-        // Another card is nobody's neighbour to be taken along: it has a record of its own, and two would contradict each other.
-        policy = policy with { Accepted = [.. policy.Accepted.Where(a => !machine.Gpus.Any(g => g.Address.SharesSlotWith(a)))] };
+        // A card that nobody asked for is no neighbour to be taken along.
+        policy = policy with { Accepted = [.. policy.Accepted.Where(a => goal.Gpus.Any(g => g.Address.SharesSlotWith(a)) || !IsOfACard(machine, a))] };
         // Before all else, and even where the goal looks met: what is known of such a card may be anything.
         var wedged = goal.Gpus.Select(g => GpuIsWedged.Find(machine, g)).OfType<Finding>().ToImmutableArray();
         if (wedged is not [])
@@ -62,6 +62,8 @@ public static class Planner
     /// <summary>What goes to the VM: the slot's functions, and neighbours that the policy lets go with them.</summary>
     public static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
         gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
+
+    static bool IsOfACard(Machine machine, PciAddress function) => machine.Gpus.Any(g => g.Address.SharesSlotWith(function));
 
     static bool Resizes(PciFunction function, Policy policy) =>
         policy.Bar1 is { } size && function.Class.IsDisplay() && function.Bar1() != size;
@@ -435,9 +437,13 @@ public static class Planner
     static Home? Keep(Machine machine, Gpu gpu, Policy policy, Stopping stopping)
     {
         var kept = machine.HomeOf(gpu);
-        var functions = Leaving(gpu, policy).Select(f => HomeOf(f, kept?.Find(f.Address), policy))
+        // Another card has a record of its own, and two would contradict each other.
+        var functions = Leaving(gpu, policy)
+            .Where(f => f.Address.SharesSlotWith(gpu.Address) || !IsOfACard(machine, f.Address))
+            .Select(f => HomeOf(f, kept?.Find(f.Address), policy))
             // A neighbour that went along under another policy is still away, and only the record knows where from.
-            .Concat(gpu.Neighbours.Where(n => !policy.Accepted.Contains(n.Address) && kept?.Of(n.Address) is { } before && IsOurDoing(n, before))
+            .Concat(gpu.Neighbours.Where(n => !policy.Accepted.Contains(n.Address) && !IsOfACard(machine, n.Address)
+                    && kept?.Of(n.Address) is { } before && IsOurDoing(n, before))
                 .Select(n => kept!.Functions.First(f => f.Function == n.Address)))
             .ToImmutableArray();
         var home = new Home(

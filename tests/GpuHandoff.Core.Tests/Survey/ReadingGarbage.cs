@@ -44,29 +44,16 @@ public class ReadingGarbage(ITestOutputHelper output)
         ["vfio-pci.ids"] = (
             "quiet intel_iommu=on vfio-pci.ids=10de:2684,10de:22ba\noptions vfio-pci ids=10de:2684,10de:22ba disable_vga=1\n",
             text => VfioIdList.Parse(text, text.Split('\n'))),
-        ["address"] = (
-            "10000:05:1f.7", text =>
-            {
-                PciAddress.TryParse(text, out _);
-                PciAddress.TryParseSlot(text, out _, out _);
-            }),
-        ["driver version"] = (
-            "580.126.20", text =>
-            {
-                DriverVersion.TryParse(text, out var version);
-                version.ToString();
-            }),
+        ["address"] = ("10000:05:1f.7", text => PciAddress.TryParse(text, out _)),
+        ["slot"] = ("10000:05:1f", text => PciAddress.TryParseSlot(text, out _, out _)),
+        ["driver version"] = ("580.126.20", text => DriverVersion.TryParse(text, out _)),
         ["cgroup"] = (
             "12:devices:/lxc/107/ns\n0::/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope\n", text => Cgroup.Parse(text)),
         ["stat"] = ("4211 (a) b) S 1 4211 4211 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1 2\n", text => ProcessStat.Parse(text)),
         ["status"] = ("Name:\tollama\nUid:\t1000\t1000\t1000\t1000\nGid:\t1000\n", text => ProcessFiles.User(text)),
         ["passwd"] = ("root:x:0:0:root:/root:/bin/bash\nollama:x:1000:1000::/home:/bin/sh\n", text => ProcessFiles.NameOf(1000, text)),
-        ["command line"] = (
-            "python3\0-u\0/opt/train.py\0", text =>
-            {
-                ProcessFiles.Script("python3", text);
-                ProcessFiles.Plain(text);
-            }),
+        ["command line"] = ("python3\0-u\0/opt/train.py\0", text => ProcessFiles.Script("python3", ProcessFiles.Plain(text))),
+        ["script"] = ("python3\0-u\0/opt/train.py\0", text => ProcessFiles.Script("python3", text)),
         ["maps"] = ("7f0c1c000000-7f0c1c021000 rw-s 00000000 00:06 512                        /dev/nvidia-uvm (deleted)", text => MappedFile.TryParse(text, out _)),
         ["home"] = (
             """{"bootId":"b","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],"modules":[{"name":"nvidia_drm","parameters":["modeset=Y"]}],"nodes":[{"path":"/dev/nvidia0","node":{"major":195,"minor":0,"mode":438,"owner":0,"group":44}}],"version":1}""",

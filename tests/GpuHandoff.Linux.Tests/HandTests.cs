@@ -95,8 +95,11 @@ public sealed class HandTests : IDisposable
         foreach (var process in Process.GetProcessesByName("gpu-handoff").Where(p => hand.Is(p.Id)))
         {
             process.Kill();
-            // Its parent, the tests' process, has not asked for its end yet: it stays as a zombie.
-            SpinWait.SpinUntil(() => File.ReadAllText($"/proc/{process.Id}/stat").Contains(") Z "), _plenty).ShouldBeTrue();
+            // Its parent, the tests' process, has not asked for its end yet: it stays as a zombie. Its files are closed when the
+            // last of its threads has gone, which may be after the first one.
+            SpinWait.SpinUntil(
+                () => File.ReadAllText($"/proc/{process.Id}/stat").Contains(") Z ") && Directory.GetDirectories($"/proc/{process.Id}/task").Length == 1,
+                _plenty).ShouldBeTrue();
         }
         kernel.Write(new(_folder["file"]), "two", _plenty);
         File.ReadAllText(_folder["file"]).ShouldBe("two");

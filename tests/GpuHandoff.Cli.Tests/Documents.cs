@@ -97,7 +97,9 @@ public partial class Documents
     public void The_page_on_reliability_has_every_fault_that_a_test_shows()
     {
         var page = Read("docs/reliability.md");
-        var shown = Directory.EnumerateFiles(Path.Combine(Tool.Repository, "tests"), "*.cs", SearchOption.AllDirectories)
+        var shown = Directory.EnumerateDirectories(Path.Combine(Tool.Repository, "tests"), "GpuHandoff.*")
+            // Not all of tests/: a recorded machine's tree has links that lead round in circles.
+            .SelectMany(project => Directory.EnumerateFiles(project, "*.cs", SearchOption.AllDirectories))
             .SelectMany(file => Recorded.Matches(File.ReadAllText(file))).Select(m => Regex.Unescape(m.Groups[1].Value)).ToList();
         shown.ShouldNotBeEmpty();
         foreach (var fault in shown)

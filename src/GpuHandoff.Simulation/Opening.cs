@@ -14,7 +14,8 @@ static class Opening
         89 => I2c(kernel, node.Minor),
         29 => Framebuffer(kernel, node.Minor),
         // drivers/input/evdev.c: an open file keeps nobody; evdev_disconnect hangs it up.
-        13 => static () => { },
+        13 => static () => { }
+        ,
         _ when node.Major == kernel.UvmMajor && kernel.Modules.Find("nvidia_uvm") is { } uvm => Hold(uvm),
         _ => throw new Refusal(SimulatedKernel.NoSuchDevice),
     };

@@ -97,8 +97,8 @@ public partial class Documents
     public void The_page_on_reliability_has_every_fault_that_a_test_shows()
     {
         var page = Read("docs/reliability.md");
+        // Not all of tests/: a recorded machine has links that lead in circles, as a real one.
         var shown = Directory.EnumerateDirectories(Path.Combine(Tool.Repository, "tests"), "GpuHandoff.*")
-            // Not all of tests/: a recorded machine's tree has links that lead round in circles.
             .SelectMany(project => Directory.EnumerateFiles(project, "*.cs", SearchOption.AllDirectories))
             .SelectMany(file => Recorded.Matches(File.ReadAllText(file))).Select(m => Regex.Unescape(m.Groups[1].Value)).ToList();
         shown.ShouldNotBeEmpty();

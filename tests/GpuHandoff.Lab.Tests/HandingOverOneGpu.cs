@@ -229,6 +229,7 @@ public sealed class HandingOverOneGpu(OneGpu one) : IClassFixture<OneGpu>
         ended.Text.ShouldContain("modprobe vfio_pci: no answer for 5 s, since ");
         ended.Text.ShouldContain("the hand is left behind");
         Host.Refused("to_vfio").ShouldContain("[gpu-is-wedged]");
+        Host.Tool(1, "to_nvidia").Took.ShouldBeLessThan(TimeSpan.FromSeconds(3), "at once, though the helper process holds the card's lock");
         Host.Tool(1, "recover --unwedge").Errors.ShouldContain("is still in: modprobe vfio_pci");
 
         Host.Vm.Run("pkill -x sleep; for i in $(seq 100); do pgrep -f '[g]pu-handoff --hand' > /dev/null || break; sleep 0.1; done");

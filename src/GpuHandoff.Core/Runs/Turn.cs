@@ -24,6 +24,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             if (Selection.Of(Surveyor.Cards(kernel), selector) is not Selection.Chosen { Gpus: var cards })
                 return new Ending.Refused(Unclear(selector));
             ImmutableArray<PciAddress> gpus = [.. cards.Select(g => g.Address)];
+            // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
+            if (Wedged(gpus, target) is { } stuck)
+                return new Ending.Refused(stuck);
             using var turn = new Holding(kernel, locks, witness, policy.Limits.Total, stop);
             turn.Take(gpus.Concat(Touching(gpus).SelectMany(u => u.Plan.Gpus)));
             if (turn.Refusal is null)
@@ -61,8 +64,20 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return endings.ToImmutable();
     }
 
+    /// <summary>The refusal for cards of which one is marked as stuck; null: none is.</summary>
+    Answer.Refused? Wedged(ImmutableArray<PciAddress> gpus, Target target)
+    {
+        var boot = Surveyor.BootId(kernel);
+        if (!ledger.Wedges().Any(w => w.BootId == boot && gpus.Any(g => g.SharesSlotWith(w.Gpu))))
+            return null;
+        var machine = Surveyor.Cards(kernel) with { Wedges = [.. ledger.Wedges().Where(w => w.BootId == boot)] };
+        return Planner.Plan(machine, new(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]), Policy.Default) as Answer.Refused;
+    }
+
     Ending? EndOne(Unfinished run, Recovery recovery, Policy policy, bool wait, CancellationToken stop)
     {
+        if (Wedged(run.Plan.Gpus, run.Plan.Target) is { } stuck)
+            return wait ? new Ending.Refused(stuck) : null;
         using var turn = new Holding(kernel, locks, witness, wait ? policy.Limits.Total : TimeSpan.Zero, stop);
         turn.Take(run.Plan.Gpus);
         turn.WantsModulesAlone();

@@ -56,7 +56,12 @@ static class Resetting
         if (ladder.Slot.Where(f => IsMissing(f, kernel)).ToList() is [_, ..] missing)
             throw Lost(function, $"{string.Join(", ", missing)} did not come back to the bus after {ladder.Say(rung)}{Also(failed)}");
         if (ladder.Slot.Where(f => Surveyor.IsGone(f, kernel)).ToList() is [_, ..] gone)
+        {
+            // A dead card's settings are the kernel's all the same: the run ends here, and as before means these, too.
+            foreach (var (f, _, power, _) in before.Where(b => b.Power is not null && !IsMissing(b.Function, kernel)))
+                _ = Mending.Twice(() => HoldPower.Set(f, power!, kernel, limits), kernel);
             throw Lost(function, $"after {ladder.Say(rung)} the vendor ID of {string.Join(", ", gone)} reads ffff{Also(failed)}");
+        }
 
         // Nobody else puts this back: it is no step of the plan, so each part is tried, and tried twice.
         foreach (var (f, owner, power, _) in before)

@@ -232,7 +232,7 @@ public sealed class HandingOverOneGpu(OneGpu one) : IClassFixture<OneGpu>
         Host.Tool(1, "to_nvidia").Took.ShouldBeLessThan(TimeSpan.FromSeconds(3), "at once, though the helper process holds the card's lock");
         Host.Tool(1, "recover --unwedge").Errors.ShouldContain("is still in: modprobe vfio_pci");
 
-        Host.Vm.Run("pkill -x sleep; for i in $(seq 100); do pgrep -f '[g]pu-handoff --hand' > /dev/null || break; sleep 0.1; done");
+        Host.Vm.Run("pkill -KILL -x sleep; for i in $(seq 100); do pgrep -f '[g]pu-handoff --hand' > /dev/null || break; sleep 0.1; done");
         Host.Tool(0, "recover --unwedge");
         (Host.Driver(Gpu, 0), Host.Driver(Gpu, 1)).ShouldBe(("nvidia", "snd_hda_intel"));
         Host.Vm.Run("sed -i 's/sleep 120/sleep 3/' /run/modprobe.d/slow.conf").Ok();

@@ -57,10 +57,15 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
         return first!;
     }
 
-    /// <summary>Functions of the run's cards that have left the bus: killed between a removal and its rescan.</summary>
+    /// <summary>
+    /// Functions of the run's cards that have left the bus: killed between a removal and its rescan. A record of another
+    /// boot may tell of a card that has been taken out since.
+    /// </summary>
     ImmutableArray<PciAddress> Missing(Unfinished run) =>
     [
-        .. run.Plan.Gpus.Concat(run.Plan.Keep.Concat(ledger.Homes()).Where(h => run.Plan.Gpus.Contains(h.Gpu)).SelectMany(h => h.Functions).Select(f => f.Function))
+        .. run.Plan.Gpus
+            .Concat(run.Plan.Keep.Concat(ledger.Homes()).Where(h => h.BootId == run.Plan.BootId && run.Plan.Gpus.Contains(h.Gpu))
+                .SelectMany(h => h.Functions).Select(f => f.Function))
             .Distinct().Where(f => Surveyor.OwnerOf(f, kernel) is null).Order(),
     ];
 

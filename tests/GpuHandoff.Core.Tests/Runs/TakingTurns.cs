@@ -235,6 +235,22 @@ public class TakingTurns
     }
 
     [Fact]
+    public void A_record_of_another_boot_makes_no_function_a_lost_one()
+    {
+        var desk = new Desk(Hosts.AlreadyOnVfio());
+        var gpu = desk.Survey().Gpus[0].Address;
+        // Another card was in that slot, with a USB controller.
+        desk.Ledger.Keep(new("an-earlier-boot", gpu, [new(gpu, new("nvidia")), new(gpu with { Function = 2 }, new("xhci_hcd"))], [], []));
+        Mortal.DiesBefore(desk, call => call.Contains("vfio-pci/unbind"), mortal =>
+            desk.Turn(666, mortal).HandOver(Target.Host, null, Policy.Default, CancellationToken.None)).ShouldBeTrue();
+
+        desk.Recover().ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>(desk.Memo.ToString()).Outcome.ShouldBeOfType<Outcome.Done>();
+
+        desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("rescan"));
+        desk.DriverOf(gpu.ToString()).ShouldBe("nvidia");
+    }
+
+    [Fact]
     public void Recover_leaves_a_run_alone_that_is_at_work()
     {
         var desk = new Desk(Hosts.SingleGpu());

@@ -96,7 +96,7 @@ public sealed class FileLedgerTests : IDisposable
         read.Nodes.ShouldBe(_home.Nodes);
         read.Stopped.ShouldBeEmpty();
         ledger.Keep(read);
-        ledger.Homes().ShouldHaveSingleItem().Version.ShouldBe(2);
+        ledger.Homes().ShouldHaveSingleItem().Version.ShouldBe(Home.Newest);
     }
 
     [Theory]

@@ -66,5 +66,17 @@ public sealed record Policy
     /// <summary>Stop what uses the card (units, containers, processes) instead of refusing; what can be started again is, on the way back.</summary>
     public bool StopUsers { get; init; }
 
+    /// <summary>What becomes of those who use the card.</summary>
+    public UsersPolicy Users { get; init; } = UsersPolicy.Default;
+
+    /// <summary>Hand the card over even where the host's text console ends with that, until the next boot.</summary>
+    public bool LoseConsole { get; init; }
+
+    /// <summary>Cards that are treated otherwise than the rest: by address, a whole policy each.</summary>
+    public ImmutableSortedDictionary<PciAddress, Policy> Own { get; init; } = ImmutableSortedDictionary<PciAddress, Policy>.Empty;
+
+    /// <summary>What holds for one card. Limits, patience and the way in which the driver lets go are the whole run's.</summary>
+    public Policy For(Gpu gpu) => Own.GetValueOrDefault(gpu.Address, this);
+
     public Limits Limits { get; init; } = Limits.Default;
 }

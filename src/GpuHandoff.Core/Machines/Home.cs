@@ -18,6 +18,11 @@ public sealed record FunctionHome(PciAddress Function, Owner Owner)
 /// <summary>A module that was loaded before the hand-over, with the parameters that it ran with.</summary>
 public sealed record ModuleHome(string Name, ImmutableArray<string> Parameters);
 
+/// <summary>The host's text console as it was on a card: what has to be seen again when the card is back.</summary>
+/// <param name="Vt">The console driver that had the terminals, in the kernel's words: <c>(M) frame buffer device</c>.</param>
+/// <param name="FrameBuffers">The names of the card's frame buffers: <c>nvidia-drmdrmfb</c>. Numbers change, names stay.</param>
+public sealed record ConsoleHome(string Vt, ImmutableArray<string> FrameBuffers);
+
 /// <summary>
 /// Where a GPU comes from: kept on disk before the first write of a hand-over and forgotten after the last one of its
 /// return. Good for one boot: the next one binds everything anew.
@@ -29,13 +34,21 @@ public sealed record Home(
     ImmutableArray<ModuleHome> Modules,
     ImmutableArray<NamedNode> Nodes)
 {
-    public const int Newest = 2;
+    public const int Newest = 3;
 
     /// <summary>The record's format, so that a later program can tell what it reads.</summary>
     public int Version { get; init; } = Newest;
 
     /// <summary>What the hand-over stopped, in its order: the return starts it again, the last one first. New in version 2.</summary>
     public ImmutableArray<Stopped> Stopped { get; init; } = [];
+
+    /// <summary>NVIDIA's name for the card, which nobody can ask while a VM has it. New in version 3.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Uuid { get; init; }
+
+    /// <summary>The host's text console, where it was on this card. New in version 3.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public ConsoleHome? Console { get; init; }
 
     public Owner? Of(PciAddress function) => Find(function)?.Owner;
 

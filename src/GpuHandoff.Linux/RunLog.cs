@@ -32,12 +32,14 @@ public sealed class RunLog : IDisposable
     // ELOOP, by which open(2) refuses a link with O_NOFOLLOW.
     const int TooManyLinks = 40;
 
+    readonly string _path;
     readonly int _file;
     readonly JournalSocket? _journal;
 
-    RunLog(int file, JournalSocket? journal, string? trouble) => (_file, _journal, Trouble) = (file, journal, trouble);
+    RunLog(string path, int file, JournalSocket? journal, string? trouble) =>
+        (_path, _file, _journal, Trouble) = (path, file, journal, trouble);
 
-    /// <summary>Why there is no file; null: there is one.</summary>
+    /// <summary>Why there is no file, or not all of it; null: there is one, and all is in it.</summary>
     public string? Trouble { get; private set; }
 
     public static RunLog Open() => Open(Default, JournalSocket.Default);
@@ -45,7 +47,7 @@ public sealed class RunLog : IDisposable
     public static RunLog Open(string path, string journal)
     {
         var (file, trouble) = OpenFile(path);
-        return new(file, JournalSocket.To(journal), trouble);
+        return new(path, file, JournalSocket.To(journal), trouble);
     }
 
     static (int File, string? Trouble) OpenFile(string path)
@@ -79,8 +81,8 @@ public sealed class RunLog : IDisposable
             if (_file < 0)
                 continue;
             var bytes = Encoding.UTF8.GetBytes($"{now} [{Environment.ProcessId}] {line}\n");
-            if (Libc.Write(_file, bytes, bytes.Length) < 0)
-                Trouble ??= $"{Default} cannot be written: {Errno.Say(Libc.LastError())}";
+            if (Libc.Write(_file, bytes, bytes.Length) != bytes.Length)
+                Trouble ??= $"{_path} cannot be written: {Errno.Say(Libc.LastError())}";
         }
     }
 

@@ -393,10 +393,6 @@ public static class Planner
         if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
             phases.Add("nodes", new MakeNodes(nodes));
 
-        // After nvidia_drm, whose frame buffer it is on, and before a display manager is started on the card.
-        foreach (var step in ReturnConsole(machine, homes, !phases.IsEmpty(), notes).ToList())
-            phases.Add("console", step);
-
         ImmutableArray<PciAddress> forget =
             [
             .. from gpu in goal.Gpus
@@ -404,9 +400,15 @@ public static class Planner
                where home?.Functions.All(f => f.Owner.Driver != Owner.Vfio) == true || (home is not null && policy.For(gpu).Claim)
                select gpu.Address,
         ];
-        // A record that stays (vfio-pci was the card's home) would have its services started with every return: only with
+        // A record that stays (vfio-pci was the home of a function) would have console and services brought back with every
+        // return: only with
         // one that moves something.
-        foreach (var step in Restart(machine, goal, [.. homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty())]))
+        var finished = homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty()).ToImmutableArray();
+        // After nvidia_drm, whose frame buffer it is on, and before a display manager is started on the card.
+        foreach (var step in ReturnConsole(machine, finished, !phases.IsEmpty(), notes).ToList())
+            phases.Add("console", step);
+
+        foreach (var step in Restart(machine, goal, finished))
             phases.Add("users", step);
 
         var names = Names(goal.Gpus);

@@ -35,7 +35,15 @@ public sealed record RestoreConsole(string Vt, ImmutableArray<PciAddress> Functi
         // Bound by the kernel itself as a rule, when its frame buffer came (fbcon.c:fbcon_fb_registered).
         for (var again = 0; again < 2 && !console.Bound; again++)
         {
-            kernel.Write(Sys.VtConsoles / console.Number / "bind", "1", limits.Write);
+            try
+            {
+                kernel.Write(Sys.VtConsoles / console.Number / "bind", "1", limits.Write);
+            }
+            catch (KernelRefused) when (again == 0)
+            {
+                // Its number may have gone to somebody else this instant.
+                kernel.Pause(_between);
+            }
             // vt.c:store_bind reports success whatever came of it.
             console = Console(kernel) ?? console with { Bound = false };
         }

@@ -33,7 +33,7 @@ public static class IoMemory
                 above.Pop();
             if (PciAddress.TryParse(name, out var function))
                 above.Push((depth, function));
-            else if (_names.Contains(name))
+            else if (_names.Contains(name.EndsWith(".0", StringComparison.Ordinal) ? name[..^2] : name))
                 found.Add(new(Start(range), name, above.TryPeek(out var inside) ? inside.Function : null));
         }
         return found.ToImmutable();

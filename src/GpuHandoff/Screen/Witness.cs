@@ -15,14 +15,14 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     readonly Stopwatch _whole = Stopwatch.StartNew();
     readonly List<string> _done = [];
     bool _goesDark;
+    bool _hasToldOfTheLog;
 
     /// <summary>On a terminal every step, elsewhere a line a phase; <c>--verbose</c> and <c>--quiet</c> as they say.</summary>
     public static Witness For(Wish wish, RunLog log)
     {
         var terminal = Output.Error.IsTerminal();
         var witness = new Witness(Output.Error, steps: terminal || wish.Verbose, quiet: wish.Quiet, live: terminal, log);
-        if (log.Trouble is { } trouble)
-            witness.Warns($"there is no log: {trouble}");
+        witness.TellOfTheLog();
         return witness;
     }
 
@@ -37,6 +37,8 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
 
     public void Begins(Plan plan)
     {
+        // VGA text mode ends with vfio-pci's coming, without a step of its own.
+        _goesDark = plan.Keep.Any(h => h.Console is not null) || plan.Steps().Any(s => s is DetachConsole or ReleaseFirmwareDisplay);
         Tell(plan.Summary);
         foreach (var note in plan.Notes)
             Tell($"note: {note}");
@@ -45,9 +47,8 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     public void PhaseBegins(Phase phase)
     {
         _done.Clear();
-        // From here on there may be nobody left who sees the screen: what was told so far shall be found on disk.
-        _goesDark |= phase.Steps.Any(s => s is DetachConsole or ReleaseFirmwareDisplay);
-        if (_goesDark)
+        // From these on there may be nobody left who sees the screen: what was told so far shall be found on disk.
+        if (_goesDark && (phase.Name is "console" or "release" or "bind"))
             log?.ToDisk();
     }
 
@@ -93,6 +94,13 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     {
         Now = $"still being undone: {step.Say()}";
         Tell($"undo: {step.Say()}");
+    }
+
+    /// <summary>A line of the program itself, for whoever is at the screen and for the log.</summary>
+    public void Says(string text)
+    {
+        log?.Line(Weight.Notice, text);
+        Say.Line(text, output);
     }
 
     /// <summary>What was refused, for the log alone: the words for the screen, or the data, are said elsewhere.</summary>
@@ -142,6 +150,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
                     "not everything could be undone");
                 break;
         }
+        TellOfTheLog();
         // An ordinary end can wait for the kernel to write it; one that somebody will look into cannot, nor one in the dark.
         if (_goesDark || outcome is not Outcome.Done)
             log?.ToDisk();
@@ -151,6 +160,15 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     {
         if (live && !quiet)
             output.Write("\r\e[K");
+    }
+
+    /// <summary>A log that is not complete, once: the run goes on without.</summary>
+    void TellOfTheLog()
+    {
+        if (_hasToldOfTheLog || log?.Trouble is not { } trouble)
+            return;
+        _hasToldOfTheLog = true;
+        Warns($"the log is not complete: {trouble}");
     }
 
     void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state)

@@ -16,10 +16,10 @@ public class ReadingMemory
                 4000000000-40007e8fff : BOOTFB
                   4000000000-40007e8fff : simpledrm
               4010000000-4011ffffff : 0000:01:00.0
-            5000000000-5000ffffff : efifb
+            5000000000-5000ffffff : efi-framebuffer.0
             """).ShouldBe([
             new(0x4000000000, "BOOTFB", new PciAddress(0, 1, 0, 0)), new(0x4000000000, "simpledrm", new PciAddress(0, 1, 0, 0)),
-            new(0x5000000000, "efifb", null)]);
+            new(0x5000000000, "efi-framebuffer.0", null)]);
     }
 
     [Fact]

@@ -401,8 +401,7 @@ public static class Planner
                select gpu.Address,
         ];
         // A record that stays (vfio-pci was the home of a function) would have console and services brought back with every
-        // return: only with
-        // one that moves something.
+        // return: only with one that moves something.
         var finished = homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty()).ToImmutableArray();
         // After nvidia_drm, whose frame buffer it is on, and before a display manager is started on the card.
         foreach (var step in ReturnConsole(machine, finished, !phases.IsEmpty(), notes).ToList())

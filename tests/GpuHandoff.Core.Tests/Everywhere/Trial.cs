@@ -100,7 +100,7 @@ sealed partial class Trial(Case @case, Tally tally)
             door.Begins();
             try
             {
-                Watched(k.Calls[^1], machine, goal, may);
+                Watched(k.Calls[^1], machine, goal, may, unfinished);
             }
             catch (Broken broken)
             {
@@ -407,7 +407,7 @@ sealed partial class Trial(Case @case, Tally tally)
            select function,
     ];
 
-    void Watched(string call, Machine machine, Goal goal, HashSet<PciAddress> may)
+    void Watched(string call, Machine machine, Goal goal, HashSet<PciAddress> may, ImmutableArray<Unfinished> unfinished)
     {
         var words = call.Split(' ');
         var allowed = words[0] switch
@@ -424,7 +424,7 @@ sealed partial class Trial(Case @case, Tally tally)
             // A killed run's cards are taken back together, as that run would have done itself.
             var other = machine.NvidiaGpus().FirstOrDefault(g => g.Display().Owner.Driver == "nvidia"
                 && Kernel.Device(g.Address).Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address)
-                && !_ledger.Unfinished().Any(u => u.Plan.Gpus.Contains(g.Address)));
+                && !unfinished.Any(u => u.Plan.Gpus.Contains(g.Address)));
             Must(other is null, "other", $"nvidia was unloaded under {other?.Address}");
         }
     }

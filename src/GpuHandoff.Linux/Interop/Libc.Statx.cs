@@ -16,6 +16,7 @@ struct Status
     [FieldOffset(140)] public uint FileSystemMinor;
 
     public readonly bool IsCharacterDevice => (Mode & 0xF000) == 0x2000;
+    public readonly bool IsFile => (Mode & 0xF000) == 0x8000;
     public readonly bool IsFolder => (Mode & 0xF000) == 0x4000;
     public readonly uint Permissions => Mode & 0xFFFu;
 }
@@ -24,6 +25,7 @@ static partial class Libc
 {
     public const int FromCurrentFolder = -100;
     public const int NoFollow = 0x100;
+    public const int EmptyPath = 0x1000;
 
     /// <summary>AT_STATX_DONT_SYNC: what is known will do. Without it a dead server of NFS or FUSE would keep us waiting.</summary>
     public const int DoNotSync = 0x4000;

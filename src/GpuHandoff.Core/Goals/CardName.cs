@@ -1,15 +1,14 @@
-using System.Text.RegularExpressions;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Goals;
 
 /// <summary>A card as a policy file names it: by address, by slot, or by NVIDIA's UUID.</summary>
 /// <param name="Written">As it stands in the file.</param>
-public sealed partial record CardName(string Written, PciAddress? Address, string? Uuid)
+public sealed record CardName(string Written, PciAddress? Address, string? Uuid)
 {
     public static CardName? Parse(string text) => PciAddress.TryParseSlot(text, out var address, out _)
         ? new(text, address, null)
-        : UuidForm.IsMatch(text) ? new CardName(text, null, text) : null;
+        : IsUuid(text) ? new CardName(text, null, text) : null;
 
     /// <summary>Two spellings of one card.</summary>
     public bool IsSame(CardName other) =>
@@ -25,6 +24,8 @@ public sealed partial record CardName(string Written, PciAddress? Address, strin
 
     public override string ToString() => Written;
 
-    [GeneratedRegex(@"\AGPU-[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z")]
-    static partial Regex UuidForm { get; }
+    // GPU-01234567-89ab-cdef-0123-456789abcdef, as nvidia-smi -L has it.
+    static bool IsUuid(string text) => text.StartsWith("GPU-", StringComparison.Ordinal)
+        && text[4..].Split('-') is [{ Length: 8 }, { Length: 4 }, { Length: 4 }, { Length: 4 }, { Length: 12 }]
+        && text[4..].All(c => char.IsAsciiHexDigit(c) || c == '-');
 }

@@ -63,9 +63,6 @@ public sealed record Policy
     /// <summary>The size that BAR 1 shall have in the VM, in bytes; null: as it is.</summary>
     public ulong? Bar1 { get; init; }
 
-    /// <summary>Stop what uses the card (units, containers, processes) instead of refusing; what can be started again is, on the way back.</summary>
-    public bool StopUsers { get; init; }
-
     /// <summary>What becomes of those who use the card.</summary>
     public UsersPolicy Users { get; init; } = UsersPolicy.Default;
 
@@ -77,6 +74,13 @@ public sealed record Policy
 
     /// <summary>What holds for one card. Limits, patience and the way in which the driver lets go are the whole run's.</summary>
     public Policy For(Gpu gpu) => Own.GetValueOrDefault(gpu.Address, this);
+
+    /// <summary>The same with another word on users, for every card.</summary>
+    public Policy WithUsers(Func<UsersPolicy, UsersPolicy> change) => this with
+    {
+        Users = change(Users),
+        Own = Own.ToImmutableSortedDictionary(own => own.Key, own => own.Value with { Users = change(own.Value.Users) }),
+    };
 
     public Limits Limits { get; init; } = Limits.Default;
 }

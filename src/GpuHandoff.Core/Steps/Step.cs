@@ -26,6 +26,10 @@ namespace GpuHandoff.Steps;
 [JsonDerivedType(typeof(StartContainer), "start-container")]
 [JsonDerivedType(typeof(StopProcess), "stop-process")]
 [JsonDerivedType(typeof(SwitchPersistence), "switch-persistence")]
+[JsonDerivedType(typeof(StopTarget), "stop-target")]
+[JsonDerivedType(typeof(StartTarget), "start-target")]
+[JsonDerivedType(typeof(StopMps), "stop-mps")]
+[JsonDerivedType(typeof(StartMps), "start-mps")]
 [JsonDerivedType(typeof(AwaitRelease), "await-release")]
 [JsonDerivedType(typeof(Drain), "drain")]
 public abstract record Step

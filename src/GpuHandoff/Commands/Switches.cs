@@ -30,6 +30,7 @@ sealed class Switches
     {
         foreach (var option in new Option[] { _gpu, _by, _accept, _stopUsers, _claim, _reset, _allowRescan, _bar1, _json, _root })
             command.Options.Add(option);
+        command.Validators.Add(RestartIds.Check);
     }
 
     /// <summary>Those of a command that changes something.</summary>
@@ -42,6 +43,8 @@ sealed class Switches
         };
         foreach (var option in options.Where(o => leaves || o != _stopUsers))
             command.Options.Add(option);
+        if (leaves)
+            command.Validators.Add(RestartIds.Check);
     }
 
     public Wish Read(ParseResult parsed)
@@ -51,13 +54,16 @@ sealed class Switches
             By = parsed.GetValue(_by) ?? FreeBy.Auto,
             Accepted = [.. parsed.GetValue(_accept) ?? []],
             Claim = parsed.GetValue(_claim),
-            StopUsers = Is(parsed, _stopUsers),
             ResetFirst = parsed.GetValue(_reset),
             Resets = parsed.GetValue(_allowRescan) ? [.. Policy.Default.Resets, Machines.Rung.Rescan] : Policy.Default.Resets,
             Bar1 = parsed.GetValue(_bar1),
             Limits = LimitsOf(parsed),
             Patience = Has(parsed, _wait) && parsed.GetValue(_wait) is { } wait ? wait : Policy.Default.Patience,
         };
+        if (Is(parsed, _stopUsers))
+            policy = policy.WithUsers(users => users.Everybody());
+        if (RestartIds.Said() is { Length: > 0 } ids)
+            policy = policy.WithUsers(users => users with { Restarted = ids });
         return new(
             parsed.GetValue(_gpu), policy, Is(parsed, _dryRun), Is(parsed, _json), Is(parsed, _quiet), Is(parsed, _verbose),
             Has(parsed, _root) ? parsed.GetValue(_root) : null);

@@ -255,5 +255,9 @@ public class FaultSweep
         var gpus => gpus.First(g => g.IsNvidia()).Address.ToString(),
     };
 
-    internal static Policy Of(FreeBy way) => Policy.Default with { By = way, StopUsers = true };
+    internal static Policy Of(FreeBy way) => Policy.Default with
+    {
+        By = way,
+        Users = UsersPolicy.Default.Everybody() with { DisplayManager = Treatment.Restart },
+    };
 }

@@ -15,7 +15,7 @@ public class StoppingUsers
     const string Persistenced = "nvidia-persistenced.service";
 
     static readonly PciAddress _gpu = new(0, 1, 0, 0);
-    static readonly Policy _stop = Policy.Default with { StopUsers = true };
+    static readonly Policy _stop = Policy.Default with { Users = UsersPolicy.Default.Everybody() };
 
     [Fact]
     public void Without_being_asked_nobody_is_stopped_and_the_refusal_tells_how_to_ask()

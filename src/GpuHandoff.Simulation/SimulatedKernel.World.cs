@@ -142,6 +142,13 @@ public sealed partial class SimulatedKernel
             throw new InvalidOperationException(refused.Output);
     }
 
+    /// <summary>Somebody else's systemctl stop.</summary>
+    public void StopUnit(SimulatedUnit unit)
+    {
+        ArgumentNullException.ThrowIfNull(unit);
+        Elsewhere(kernel => kernel.RunProgram(Kernel.Programs.Systemctl, ["stop", "--", unit.Name], TimeSpan.FromSeconds(100)));
+    }
+
     /// <summary>A container, stopped until it is started; its manager is installed with it.</summary>
     public SimulatedContainer AddContainer(ContainerKind kind, string id, string command, params IReadOnlyList<string> nodes)
     {

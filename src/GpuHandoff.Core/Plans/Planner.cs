@@ -395,7 +395,7 @@ public static class Planner
         .SelectMany(h => h.Stopped.Reverse()).Select(s => s switch
         {
             { Unit: { } unit } when NvidiaUnits.Has(unit) => new StartUnit(unit),
-            { Mps: { } mps } => new StartMps(mps),
+            { Mps: { } mps } => new StartMps(mps) { ForOthers = true },
             _ => (Step?)null,
         }).OfType<Step>();
 
@@ -415,7 +415,7 @@ public static class Planner
             if (stopped.Container is { } container)
                 yield return new StartContainer(container);
             if (stopped.Mps is { } mps)
-                yield return new StartMps(mps);
+                yield return OthersOnNvidia(machine, goal) ? new StartMps(mps) { ForOthers = true, Anew = true } : new StartMps(mps);
             if (stopped.Unit is { } unit)
                 yield return HostTarget.IsOne(unit) ? new StartTarget(unit, []) : new StartUnit(unit);
         }

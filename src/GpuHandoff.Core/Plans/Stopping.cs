@@ -72,7 +72,7 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
             Serving = staying is [] ? [] :
             [
                 .. stops.Reverse().Where(s => restarted.Any(r => r.Step == s) && Serves(s, staying, machine))
-                    .Select(s => s.Undo()).OfType<Step>(),
+                    .Select(s => s is StopMps mps ? new StartMps(mps.Daemon) { ForOthers = true } : s.Undo()).OfType<Step>(),
             ],
             Notes = [.. given.Where(g => g.Treatment == Treatment.Refuse).Select(g => NoteOf((StopContainer)g.Step)).Distinct()],
         };

@@ -23,7 +23,10 @@ public sealed record StartTarget(string Unit, ImmutableArray<string> Bound) : St
     public override void Run(IKernel kernel, Limits limits)
     {
         if (!Units.IsUp(Unit, kernel))
+        {
+            _ = kernel.RunProgram(Programs.Systemctl, ["reset-failed", "--", Unit], limits.Program);
             kernel.Demand(limits.Users, Programs.Systemctl, "start", "--job-mode=ignore-dependencies", "--", Unit);
+        }
         foreach (var unit in Bound.Where(u => !Units.IsUp(u, kernel)))
             new StartUnit(unit).Run(kernel, limits);
         if (Units.StateOf(Unit, kernel) is "inactive" or "failed")

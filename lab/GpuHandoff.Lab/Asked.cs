@@ -9,7 +9,8 @@ sealed record Asked(string Verb, IReadOnlyList<string> Words)
         usage: lab image                     build the guest's image, unless it is there; say where it is
                lab shell [options]           boot, with the serial console here
                lab run [options] COMMAND…    boot, run the command as root, print what it printed
-        options: --gpus N   --usb   --stranger   --display   --append "KERNEL ARGUMENTS"   --file HOST=GUEST
+        options: --gpus N   --usb   --stranger   --display   --vga   --ovmf
+                 --append "KERNEL ARGUMENTS"   --file HOST=GUEST
         """;
 
     int Gpus { get; init; } = 1;
@@ -18,7 +19,9 @@ sealed record Asked(string Verb, IReadOnlyList<string> Words)
 
     bool Stranger { get; init; }
 
-    bool Display { get; init; }
+    LabDisplay Display { get; init; }
+
+    LabFirmware Firmware { get; init; }
 
     string Append { get; init; } = "";
 
@@ -36,7 +39,9 @@ sealed record Asked(string Verb, IReadOnlyList<string> Words)
                 "--gpus" => (asked with { Gpus = int.TryParse(value, out var count) ? count : 1 }, 2),
                 "--usb" => (asked with { Usb = true }, 1),
                 "--stranger" => (asked with { Stranger = true }, 1),
-                "--display" => (asked with { Display = true }, 1),
+                "--display" => (asked with { Display = LabDisplay.Bochs }, 1),
+                "--vga" => (asked with { Display = LabDisplay.Vga }, 1),
+                "--ovmf" => (asked with { Firmware = LabFirmware.Ovmf }, 1),
                 "--append" => (asked with { Append = value }, 2),
                 "--file" when value.Split('=') is [var host, var guest] => (asked with { Files = [.. asked.Files, LabFile.From(host, guest)] }, 2),
                 _ => (asked with { Verb = "" }, 1),
@@ -51,6 +56,7 @@ sealed record Asked(string Verb, IReadOnlyList<string> Words)
         Name = name,
         Gpus = [.. Enumerable.Repeat(new LabGpu((Usb ? LabGpu.WithUsb : LabGpu.Standard).Functions, Stranger), Gpus)],
         Display = Display,
+        Firmware = Firmware,
         KernelArguments = Append,
         Files = Files,
     };

@@ -2,7 +2,7 @@ using GpuHandoff.Lab;
 using GpuHandoff.Lab.Image;
 using GpuHandoff.Lab.Vm;
 
-// lab image | shell | run COMMAND…, with --gpus N, --usb, --stranger, --display, --append WORDS, --file HOST=GUEST
+// lab image | shell | run COMMAND…, with --gpus N, --usb, --stranger, --display, --vga, --ovmf, --append WORDS, --file HOST=GUEST
 try
 {
     var asked = Asked.Parse(args);

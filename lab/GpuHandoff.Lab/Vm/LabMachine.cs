@@ -16,6 +16,8 @@ public sealed record LabMachine
 
     public IReadOnlyList<LabFile> Files { get; init; } = [];
 
-    /// <summary>Whether there is a display (bochs), with a picture for <see cref="LabVm.Screendump"/>.</summary>
-    public bool Display { get; init; }
+    /// <summary>Where the picture is that <see cref="LabVm.Screendump"/> saves.</summary>
+    public LabDisplay Display { get; init; }
+
+    public LabFirmware Firmware { get; init; }
 }

@@ -4,6 +4,7 @@ using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
 using GpuHandoff.Lab.Image;
 using GpuHandoff.Lab.VirtualGpu;
+using GpuHandoff.Machines;
 
 namespace GpuHandoff.Lab.Vm;
 
@@ -51,6 +52,7 @@ public sealed class LabVm : IDisposable
             var clock = Stopwatch.StartNew();
             var worded = MachineArguments.For(machine, image, accelerator, cards, folder);
             Gpus = worded.Gpus;
+            Display = worded.Display;
             qemu = new(worded.Arguments, terminal);
             foreach (var function in cards.SelectMany(card => card))
                 function.Inherited();
@@ -70,6 +72,9 @@ public sealed class LabVm : IDisposable
 
     /// <summary>The cards, in the order of <see cref="LabMachine.Gpus"/>.</summary>
     public IReadOnlyList<PluggedGpu> Gpus { get; } = [];
+
+    /// <summary>The place of <see cref="LabMachine.Display"/>; null where there is none.</summary>
+    public PciAddress? Display { get; }
 
     /// <summary><c>kvm</c> or <c>tcg</c> (emulation).</summary>
     public string Accelerator { get; }
@@ -183,11 +188,15 @@ public sealed class LabVm : IDisposable
             Run($"chmod +x '{target.GuestPath}'").Ok();
     }
 
-    /// <summary>Saves the display's picture as PNG; the machine needs <see cref="LabMachine.Display"/>.</summary>
-    public void Screendump(string hostPath)
+    /// <summary>
+    /// What the display shows now, kept as <c>NAME.png</c> with the evidence; the machine needs <see cref="LabMachine.Display"/>.
+    /// </summary>
+    public LabPicture Screendump(string name)
     {
         ThrowIfLost();
-        monitor.Ask("screendump", new() { ["filename"] = Path.GetFullPath(hostPath), ["format"] = "png" });
+        foreach (var (path, format) in new[] { (Path.Combine(Evidence, $"{name}.png"), "png"), (folder.Picture, "ppm") })
+            monitor.Ask("screendump", new() { ["filename"] = Path.GetFullPath(path), ["format"] = format });
+        return LabPicture.Parse(File.ReadAllBytes(folder.Picture));
     }
 
     /// <summary>Boots the machine once more; its disk keeps what was written, and the cards are reset.</summary>

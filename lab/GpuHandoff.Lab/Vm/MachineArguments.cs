@@ -10,6 +10,9 @@ sealed class MachineArguments
     // Root ports from here on, out of the way of the other devices of bus 0.
     const int FirstRootPort = 0x10;
     const int StrangerSlot = 2;
+    const int DisplaySlot = 5;
+    const string Ovmf = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+    const string OvmfVariables = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
     readonly List<string> arguments = [];
     readonly List<PluggedGpu> gpus = [];
@@ -22,11 +25,16 @@ sealed class MachineArguments
 
     public IReadOnlyList<PluggedGpu> Gpus => gpus;
 
+    /// <summary>The display's place; null where there is none.</summary>
+    public PciAddress? Display { get; private set; }
+
     public static MachineArguments For(
         LabMachine machine, LabImage image, string accelerator, IReadOnlyList<IReadOnlyList<VirtualFunction>> cards, VmFolder folder)
     {
         var made = new MachineArguments();
         made.Base(machine, accelerator);
+        made.Firmware(machine, folder);
+        made.Screen(machine);
         made.Disks(image, folder, machine.Files.Count > 0);
         made.Channels(folder);
         made.Boot(machine, image);
@@ -46,8 +54,26 @@ sealed class MachineArguments
         Add("-m", $"{machine.MemoryMiB}", "-smp", "2", "-cpu", accelerator == "kvm" ? "host" : "max,la57=off,svm=off");
         Add("-nodefaults", "-no-reboot", "-display", "none", "-vga", "none");
         Add("-device", "intel-iommu,intremap=on,caching-mode=on");
-        if (machine.Display)
-            Add("-device", "bochs-display");
+    }
+
+    void Firmware(LabMachine machine, VmFolder folder)
+    {
+        if (machine.Firmware != LabFirmware.Ovmf)
+            return;
+        if (!File.Exists(Ovmf))
+            throw new LabUnavailable($"{Ovmf} is not there", "run lab/install-needs");
+        // It writes its variables: each machine gets its own.
+        File.Copy(OvmfVariables, folder.FirmwareVariables);
+        Add("-drive", $"if=pflash,format=raw,readonly=on,file={Ovmf}");
+        Add("-drive", $"if=pflash,format=raw,file={folder.FirmwareVariables}");
+    }
+
+    void Screen(LabMachine machine)
+    {
+        if (machine.Display == LabDisplay.None)
+            return;
+        Display = new(0, 0, DisplaySlot, 0);
+        Add("-device", $"{(machine.Display == LabDisplay.Vga ? "VGA" : "bochs-display")},id=screen,addr=0x{DisplaySlot:x}");
     }
 
     void Disks(LabImage image, VmFolder folder, bool hasFiles)

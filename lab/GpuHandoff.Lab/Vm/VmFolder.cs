@@ -11,6 +11,10 @@ sealed class VmFolder(string console, bool terminal) : IDisposable
 
     public string Files => Path.Combine(path, "files.tar");
 
+    public string FirmwareVariables => Path.Combine(path, "ovmf-variables.fd");
+
+    public string Picture => Path.Combine(path, "picture.ppm");
+
     public string Console { get; } = console;
 
     public bool Terminal { get; } = terminal;

@@ -13,7 +13,8 @@ public static class Planner
     public static Answer Plan(Machine machine, Goal goal, Policy policy)
     {
         // A card that nobody asked for is no neighbour to be taken along.
-        policy = policy with { Accepted = [.. policy.Accepted.Where(a => goal.Gpus.Any(g => g.Address.SharesSlotWith(a)) || !IsOfACard(machine, a))] };
+        policy = WithoutCardsNotAskedFor(machine, goal, policy);
+        policy = policy with { Own = policy.Own.ToImmutableSortedDictionary(own => own.Key, own => WithoutCardsNotAskedFor(machine, goal, own.Value)) };
         // Before all else, and even where the goal looks met: what is known of such a card may be anything.
         var wedged = goal.Gpus.Select(g => GpuIsWedged.Find(machine, g)).OfType<Finding>().ToImmutableArray();
         if (wedged is not [])
@@ -37,6 +38,11 @@ public static class Planner
         return new Answer.Planned(goal.Target == Target.Vfio ? Out(machine, goal, policy, way, stopping) : Back(machine, goal, policy));
     }
 
+    static Policy WithoutCardsNotAskedFor(Machine machine, Goal goal, Policy policy) => policy with
+    {
+        Accepted = [.. policy.Accepted.Where(a => goal.Gpus.Any(g => g.Address.SharesSlotWith(a)) || !IsOfACard(machine, a))],
+    };
+
     static string Cannot(Goal goal) => goal.Target == Target.Vfio
         ? $"cannot hand {Names(goal.Gpus)} over to {Owner.Vfio}"
         : $"cannot hand {Names(goal.Gpus)} back to the host";
@@ -54,24 +60,30 @@ public static class Planner
     }
 
     static bool IsMet(Machine machine, Gpu gpu, Goal goal, Policy policy) => goal.Target == Target.Vfio
-        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept && !Resizes(f, policy))
+        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept && !Resizes(f, policy.For(gpu)))
         : gpu.Functions.All(f => HomeComing.Of(new(machine, gpu, goal, policy, policy.By), f) is { } home
             ? f.Owner == home
             : !f.IsOnVfio() && f.Owner.Only is null);
 
     /// <summary>What goes to the VM: the slot's functions, and neighbours that the policy lets go with them.</summary>
     public static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
-        gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
+        gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.For(gpu).Accepted.Contains(n.Address)));
 
     static bool IsOfACard(Machine machine, PciAddress function) => machine.Gpus.Any(g => g.Address.SharesSlotWith(function));
 
+    /// <summary>What holds for the card that a function is of. A neighbour is of none.</summary>
+    static Policy PolicyOf(PciFunction function, Goal goal, Policy policy) =>
+        goal.Gpus.FirstOrDefault(g => g.Address.SharesSlotWith(function.Address)) is { } gpu ? policy.For(gpu) : policy;
+
+    /// <summary>Whether a card's memory window is to get another size.</summary>
+    /// <param name="policy">The card's own.</param>
     static bool Resizes(PciFunction function, Policy policy) =>
         policy.Bar1 is { } size && function.Class.IsDisplay() && function.Bar1() != size;
 
     static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way, Stopping stopping)
     {
         var everything = goal.Gpus.SelectMany(g => Leaving(g, policy)).DistinctBy(f => f.Address).ToImmutableArray();
-        var leaving = everything.Where(f => f.Owner != Owner.VfioKept || Resizes(f, policy)).ToImmutableArray();
+        var leaving = everything.Where(f => f.Owner != Owner.VfioKept || Resizes(f, PolicyOf(f, goal, policy))).ToImmutableArray();
         var onNvidia = leaving.Where(f => f.Owner.Driver == "nvidia").ToImmutableArray();
         var unload = way == FreeBy.Unload && onNvidia is not [];
         var notes = ImmutableArray.CreateBuilder<string>();
@@ -140,13 +152,10 @@ public static class Planner
             }
         }
 
-        if (policy.ResetFirst)
-        {
-            notes.AddRange(goal.Gpus.Where(g => LadderOf(g, policy) is null)
-                .Select(g => $"{g.Slot()} is not reset: the kernel offers no way that the policy allows and that hits nothing else"));
-            notes.AddRange(goal.Gpus.Where(g => !leaving.Any(f => f.Address == g.Address))
-                .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
-        }
+        notes.AddRange(goal.Gpus.Where(g => policy.For(g).ResetFirst && LadderOf(g, policy) is null)
+            .Select(g => $"{g.Slot()} is not reset: the kernel offers no way that the policy allows and that hits nothing else"));
+        notes.AddRange(goal.Gpus.Where(g => policy.For(g).ResetFirst && !leaving.Any(f => f.Address == g.Address))
+            .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
         // They serve the cards that stay, too. What an earlier, unfinished run had stopped counts as well.
         foreach (var start in stopping.Serving.Concat(leaving is [] || !OthersOnNvidia(machine, goal) ? [] : StoppedBefore(machine, goal)).Distinct())
             phases.Add("users", start);
@@ -174,6 +183,7 @@ public static class Planner
     static void Lend(Phases phases, PciFunction function, Owner from, Goal goal, Policy policy)
     {
         var ladder = LadderOf(goal.Gpus.FirstOrDefault(g => g.Address == function.Address), policy);
+        policy = PolicyOf(function, goal, policy);
         // vfio-pci resets a card when a VM opens it and when it closes it: on a card that is there already no second one is due.
         var reset = policy.ResetFirst && ladder is not null && !function.IsOnVfio();
         if (Resizes(function, policy))
@@ -206,7 +216,7 @@ public static class Planner
         ImmutableArray<string> methods = [.. gpu.Display().ResetMethods.Where(m => slot is [_] || m is not ("bus" or "cxl_bus"))];
         ImmutableArray<Rung> rungs =
         [
-            .. from rung in policy.Resets.Distinct().Order()
+            .. from rung in policy.For(gpu).Resets.Distinct().Order()
                where rung switch
                {
                    Rung.Function => methods is not [],
@@ -336,7 +346,12 @@ public static class Planner
             phases.Add("nodes", new MakeNodes(nodes));
 
         ImmutableArray<PciAddress> forget =
-            [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)];
+            [
+            .. from gpu in goal.Gpus
+               let home = machine.HomeOf(gpu)
+               where home?.Functions.All(f => f.Owner.Driver != Owner.Vfio) == true || (home is not null && policy.For(gpu).Claim)
+               select gpu.Address,
+        ];
         // A record that stays (vfio-pci was the card's home) would have its services started with every return: only with
         // one that moves something.
         foreach (var step in Restart(machine, goal, [.. homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty())]))
@@ -456,9 +471,9 @@ public static class Planner
         // Another card has a record of its own, and two would contradict each other.
         var functions = Leaving(gpu, policy)
             .Where(f => f.Address.SharesSlotWith(gpu.Address) || !IsOfACard(machine, f.Address))
-            .Select(f => HomeOf(f, kept?.Find(f.Address), policy))
+            .Select(f => HomeOf(f, kept?.Find(f.Address), policy.For(gpu)))
             // A neighbour that went along under another policy is still away, and only the record knows where from.
-            .Concat(gpu.Neighbours.Where(n => !policy.Accepted.Contains(n.Address) && !IsOfACard(machine, n.Address)
+            .Concat(gpu.Neighbours.Where(n => !policy.For(gpu).Accepted.Contains(n.Address) && !IsOfACard(machine, n.Address)
                     && kept?.Of(n.Address) is { } before && IsOurDoing(n, before))
                 .Select(n => kept!.Functions.First(f => f.Function == n.Address)))
             .ToImmutableArray();
@@ -471,6 +486,8 @@ public static class Planner
             kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : [])
         {
             Stopped = [.. (kept?.Stopped ?? []).Union(stopping.Remembered(gpu))],
+            // Nobody can ask a card for it that NVIDIA's driver does not have, and the policy may go by it.
+            Uuid = gpu.Uuid ?? kept?.Uuid,
         };
         return kept is not null && Same(kept, home) ? null : home;
     }
@@ -492,7 +509,7 @@ public static class Planner
     // Records hold arrays, whose equality is that of references.
     static bool Same(Home a, Home b) => a.BootId == b.BootId && a.Functions.SequenceEqual(b.Functions)
         && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes)
-        && a.Stopped.SequenceEqual(b.Stopped);
+        && a.Stopped.SequenceEqual(b.Stopped) && a.Uuid == b.Uuid;
 
     static bool Available(Machine machine, string driver) =>
         machine.Drivers.Contains(driver) || machine.Loadable.Contains(Profile.ModuleOf(driver));

@@ -420,8 +420,10 @@ sealed partial class Trial(Case @case, Tally tally)
         Must(allowed, "outside", call);
         if (call == "rmmod nvidia")
         {
+            // A killed run's cards are taken back together, as that run would have done itself.
             var other = machine.NvidiaGpus().FirstOrDefault(g => g.Display().Owner.Driver == "nvidia"
-                && Kernel.Device(g.Address).Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address));
+                && Kernel.Device(g.Address).Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address)
+                && !_ledger.Unfinished().Any(u => u.Plan.Gpus.Contains(g.Address)));
             Must(other is null, "other", $"nvidia was unloaded under {other?.Address}");
         }
     }

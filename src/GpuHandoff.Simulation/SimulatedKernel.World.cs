@@ -175,6 +175,9 @@ public sealed partial class SimulatedKernel
     /// <param name="drains">Whether the driver lets cards be drained.</param>
     public void InstallNvidiaSmi(bool drains = true) => Programs[Kernel.Programs.NvidiaSmi] = new NvidiaSmi(this, drains).Program;
 
+    /// <summary>A program that is not installed after all.</summary>
+    public void Forget(string program) => Programs.Remove(program);
+
     /// <summary>The process that the tool itself is, where that matters.</summary>
     public SimulatedProcess? Ourselves { get; set; }
 

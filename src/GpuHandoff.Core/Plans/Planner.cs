@@ -271,6 +271,8 @@ public static class Planner
         {
             foreach (var unit in homes.SelectMany(h => h.Stopped).Select(s => s.Unit).OfType<string>().Where(NvidiaUnits.Has).Distinct())
                 phases.Add("users", new StopUnit(unit));
+            foreach (var mps in homes.SelectMany(h => h.Stopped).Select(s => s.Mps).OfType<MpsDaemon>().Distinct())
+                phases.Add("users", new StopMps(mps, Force: false) { ToBeginAnew = true });
         }
 
         if (toNvidia is not [] && !machine.Module("nvidia").IsThere())
@@ -430,7 +432,7 @@ public static class Planner
             if (stopped.Container is { } container)
                 yield return new StartContainer(container);
             if (stopped.Mps is { } mps)
-                yield return OthersOnNvidia(machine, goal) ? new StartMps(mps) { ForOthers = true, Anew = true } : new StartMps(mps);
+                yield return new StartMps(mps) { ForOthers = OthersOnNvidia(machine, goal) };
             if (stopped.Unit is { } unit)
                 yield return HostTarget.IsOne(unit) ? new StartTarget(unit, []) : new StartUnit(unit);
         }

@@ -18,9 +18,14 @@ public sealed record StopMps(MpsDaemon Daemon, bool Force) : Step
     static readonly TimeSpan _untilGone = TimeSpan.FromSeconds(5);
     static readonly TimeSpan _between = TimeSpan.FromMilliseconds(50);
 
+    /// <summary>So that it meets a card that comes back. One that is at work is left at it, and told.</summary>
+    public bool ToBeginAnew { get; init; }
+
     public override string Say() => $"stop {Daemon}";
 
     public override Step Undo() => new StartMps(Daemon);
+
+    public override bool MayFail() => ToBeginAnew;
 
     public override Position Look(IKernel kernel) => MpsProcesses.Of(Daemon, kernel) is [] ? Position.There : Position.OnTheWay;
 

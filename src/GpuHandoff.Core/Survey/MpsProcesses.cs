@@ -6,7 +6,7 @@ using GpuHandoff.Machines;
 namespace GpuHandoff.Survey;
 
 /// <summary>The processes of CUDA MPS: a control daemon that has no card open, and its servers, which have.</summary>
-static class MpsProcesses
+public static class MpsProcesses
 {
     const string Control = "nvidia-cuda-mps-control";
     const int LongestValue = 4096;

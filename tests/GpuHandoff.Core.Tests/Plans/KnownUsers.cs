@@ -318,6 +318,17 @@ public class KnownUsers
         desk.Picture().ShouldBe(before);
     }
 
+    [Fact]
+    public void Mps_that_is_at_work_when_a_card_comes_back_is_left_at_it_and_told()
+    {
+        var desk = new Desk(Hosts.TwoGpusMps());
+        desk.Done(Target.Vfio, "01:00");
+        var client = desk.Kernel.StartMpsClient();
+        desk.Done(Target.Host, "01:00");
+        desk.Kernel.RunningProcesses.ShouldContain(client);
+        desk.Memo.Lines.ShouldContain(line => line.StartsWith("warns stop CUDA MPS") && line.Contains($"it works for {client.Pid} python3"));
+    }
+
     // ---- the host's target ----
 
     [Fact]

@@ -54,28 +54,35 @@ $(BINARY): $(SOURCES) packaging/publish
 PREFIX ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 UNITS  := gpu-handoff-recover.service gpu-handoff-recover.timer
-install: publish	## Install the binary, the man page, the completions, an example and the units of recover
+TARGET := gpu-handoff-host@.target
+EXAMPLE := ollama.service.d/gpu-handoff.conf
+EXAMPLES = $(DESTDIR)$(PREFIX)/share/doc/gpu-handoff/examples
+install: publish	## Install the binary, the man page, the completions, the examples and the units
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/gpu-handoff
 	install -D -m 0644 packaging/gpu-handoff.8 $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
 	install -D -m 0644 packaging/completions/gpu-handoff.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
-	install -D -m 0644 packaging/gpu-handoff.yaml $(DESTDIR)$(PREFIX)/share/doc/gpu-handoff/examples/gpu-handoff.yaml
-	@for unit in $(UNITS); do \
+	install -D -m 0644 packaging/gpu-handoff.yaml $(EXAMPLES)/gpu-handoff.yaml
+	install -D -m 0644 packaging/systemd/examples/$(EXAMPLE) $(EXAMPLES)/$(EXAMPLE)
+	@for unit in $(UNITS) $(TARGET); do \
 		echo "install $(DESTDIR)$(UNITDIR)/$$unit"; \
 		install -d $(DESTDIR)$(UNITDIR) && \
 		sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit && \
 		chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
 	@echo "to have crashes ended by themselves: systemctl enable --now $(UNITS)"
+	@echo "to have services come and go with a GPU: $(EXAMPLES)/$(EXAMPLE)"
 
 uninstall:	## Remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/sbin/gpu-handoff $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
-	rm -f $(DESTDIR)$(PREFIX)/share/doc/gpu-handoff/examples/gpu-handoff.yaml
 	-[ -n "$(DESTDIR)" ] || systemctl disable --quiet --now $(UNITS)
-	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS) $(TARGET))
+	rm -f $(DESTDIR)$(UNITDIR)/multi-user.target.wants/$(TARGET:@.target=@*.target)
+	rm -f $(EXAMPLES)/gpu-handoff.yaml $(EXAMPLES)/$(EXAMPLE)
+	-rmdir -p --ignore-fail-on-non-empty $(dir $(EXAMPLES)/$(EXAMPLE)) 2>/dev/null
 
 clean:		## Remove everything that was built
 	rm -rf artifacts

@@ -119,8 +119,8 @@ public sealed class Hand : IDisposable
                 ["hold", var path] => Plain(FileLocks.Keep(path, locks)),
                 ["rmmod", var module] => Plain(RiskyCalls.UnloadModule(module)),
                 ["modprobe", .. var rest] => Plain(RiskyCalls.Modprobe(rest)),
-                ["run", var milliseconds, var program, .. var rest] =>
-                    RiskyCalls.Run(program, rest, TimeSpan.FromMilliseconds(long.Parse(milliseconds))).ToMessage(),
+                ["run", var milliseconds, var input, var count, .. var rest] when int.Parse(count) is var names && names < rest.Length =>
+                    RiskyCalls.Run(rest[names], rest[(names + 1)..], TimeSpan.FromMilliseconds(long.Parse(milliseconds)), input, rest[..names]).ToMessage(),
                 _ => Plain((Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\"", null)),
             };
             if (!Message.Send(1, answer))

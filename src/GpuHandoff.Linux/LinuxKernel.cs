@@ -185,14 +185,19 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
 
     // A machine to look at has no hand and asks by itself: a program is a process of its own already, and nvidia-smi's word
     // belongs to what a plan goes by. Whoever changes something has a hand.
-    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    public ProgramResult RunProgram(
+        string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null)
     {
         var saying = $"{program} {string.Join(' ', arguments)}";
         var since = Uptime;
         var end = hand is null
-            ? RiskyCalls.Run(program, arguments, budget)
+            ? RiskyCalls.Run(program, arguments, budget, input, environment ?? [])
             : ProgramEnd.OfMessage(hand.Ask(
-                saying, budget + _untilKilled, since, ["run", ((long)budget.TotalMilliseconds).ToString(), program, .. arguments]));
+                saying, budget + _untilKilled, since, 
+                [
+                    "run", ((long)budget.TotalMilliseconds).ToString(), input, (environment?.Count ?? 0).ToString(), .. environment ?? [],
+                    program, .. arguments,
+                ]));
         return end switch
         {
             ProgramEnd.Ended(var exit, var output) => new(exit, output),

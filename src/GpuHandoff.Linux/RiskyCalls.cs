@@ -86,11 +86,14 @@ static class RiskyCalls
     /// Runs a program to its end, or ends it when its budget is spent. That it could not be ended is an answer, too: then a
     /// call of its own hangs in the kernel.
     /// </summary>
-    public static ProgramEnd Run(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    public static ProgramEnd Run(
+        string program, IReadOnlyList<string> arguments, TimeSpan budget, string input, IReadOnlyList<string> environment)
     {
         try
         {
-            using var process = Spawned.Start(program, arguments, talks: false, complains: true, Spawned.BareEnvironment);
+            using var process = Spawned.Start(
+                program, arguments, talks: input.Length > 0, complains: true, [.. Spawned.BareEnvironment, .. environment]);
+            process.Tell(input);
             var said = new MemoryStream();
             if (Finish(process, said, budget) is { } exit)
                 return new ProgramEnd.Ended(exit, Encoding.UTF8.GetString(said.ToArray()).Replace('\0', ' ').Trim());

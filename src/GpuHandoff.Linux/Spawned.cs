@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
+using System.Text;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
 using GpuHandoff.Survey;
@@ -90,6 +91,17 @@ sealed class Spawned : IDisposable
             Close(input[0]);
             Close(output[1]);
         }
+    }
+
+    /// <summary>All that it gets to read: a few words, which the pipe takes at once. One that does not read them is not waited for.</summary>
+    public void Tell(string words)
+    {
+        if (ToChild < 0)
+            return;
+        var bytes = Encoding.UTF8.GetBytes(words);
+        _ = Libc.Write(ToChild, bytes, bytes.Length);
+        Close(ToChild);
+        ToChild = -1;
     }
 
     /// <summary>Its exit code once it has closed its output and ended.</summary>

@@ -20,6 +20,9 @@ public sealed class SimulatedContainer
 
     public bool IsRunning => Process is not null;
 
+    /// <summary>Its config (/etc/pve/lxc/ID.conf): null where nobody wrote one for the test.</summary>
+    public string? Config { get; set; }
+
     internal string Cgroup { get; }
     internal string Command { get; }
     internal IReadOnlyList<string> Nodes { get; }
@@ -31,6 +34,14 @@ sealed class ContainerHosts(SimulatedKernel kernel)
     readonly List<SimulatedContainer> containers = [];
 
     public IReadOnlyList<SimulatedContainer> All => containers;
+
+    /// <summary>/etc/pve/lxc</summary>
+    public IEnumerable<(string, Entry)> Configs => containers.Where(container => container is { Name.Kind: ContainerKind.Lxc, Config: not null })
+        .Select(container => ($"{container.Name.Id}.conf", (Entry)new TextFile(() => container.Config)));
+
+    /// <summary>/sys/fs/cgroup/lxc: a folder for each one that runs.</summary>
+    public IEnumerable<(string, Entry)> Groups => containers.Where(container => container is { Name.Kind: ContainerKind.Lxc, IsRunning: true })
+        .Select(container => (container.Name.Id, (Entry)new Folder(static () => [])));
 
     public InstalledProgram Pct => new(arguments => arguments is ["status", _], arguments => arguments switch
     {
@@ -73,6 +84,9 @@ sealed class ContainerHosts(SimulatedKernel kernel)
         kernel.OpenWhatIsThere(container.Nodes, container.Process);
     }
 
+    static IEnumerable<string> DevicesOf(SimulatedContainer container) => (container.Config ?? "").Split('\n')
+        .Where(line => line.StartsWith("dev", StringComparison.Ordinal)).Select(line => line.Split(' ', 2)[1].Split(',')[0]);
+
     SimulatedContainer? Find(ContainerKind kind, string id) => containers.Find(container => container.Name == new Container(kind, id));
 
     ProgramResult Stop(ContainerKind kind, string id)
@@ -89,6 +103,9 @@ sealed class ContainerHosts(SimulatedKernel kernel)
     {
         if (Find(kind, id) is not { Process: null } container)
             return new(1, $"{id} is already running");
+        // src/lxc-pve-prestart-hook: a devN that is not there is an error, before anything of the container runs.
+        if (DevicesOf(container).FirstOrDefault(path => kernel.Nodes.Find(path) is null) is { } missing)
+            return new(1, $"Device {missing} does not exist");
         Start(container);
         return new(0, "");
     }

@@ -49,6 +49,12 @@ public static class Hosts
         ("lxc-containers", () => LxcContainers()),
         ("docker-container", () => DockerContainer()),
         ("legacy-persistence", () => LegacyPersistence()),
+        ("two-gpus-persistenced-alone", () => TwoGpusPersistenced(smi: false)),
+        ("mps", () => Mps()),
+        ("two-gpus-mps", () => TwoGpusMps()),
+        ("host-target", () => HostTargets()),
+        ("display-manager", () => DisplayManager()),
+        ("lxc-by-config", () => LxcByConfig()),
     ];
 
     /// <summary>An RTX 4090 with its audio function, alone in their group, behind a root port; all NVIDIA modules loaded.</summary>
@@ -196,10 +202,11 @@ public static class Hosts
     }).Boot();
 
     /// <summary>Twins: nvidia-persistenced has both open, and a job works on the second one only.</summary>
-    public static SimulatedKernel TwoGpusPersistenced(DriverOption? driver = null) =>
+    public static SimulatedKernel TwoGpusPersistenced(DriverOption? driver = null, bool smi = true) =>
         Nvidia(driver ?? new("580.126.20"), [.. Card(1, bootVga: true), .. Card(2)]).Then(kernel =>
         {
-            kernel.InstallNvidiaSmi();
+            if (smi)
+                kernel.InstallNvidiaSmi();
             kernel.StartUnit(kernel.AddPersistenced());
             kernel.StartUnit(kernel.AddUnit("training.service", "python3", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia1"));
         }).Boot();
@@ -225,6 +232,52 @@ public static class Hosts
             kernel.InstallNvidiaSmi(drains: false);
             kernel.SetLegacyPersistence(new(0, 1, 0, 0), on: true);
         }).Boot();
+
+    /// <summary>A single GPU that CUDA MPS has; somebody started it by hand, in no unit of its own.</summary>
+    public static SimulatedKernel Mps(DriverOption? driver = null) =>
+        Nvidia(driver, Card(1, bootVga: true)).Then(kernel => kernel.StartMps("/run/mps", user: 997)).Boot();
+
+    /// <summary>Twins; one MPS serves both, and nvidia-dcgm watches both.</summary>
+    public static SimulatedKernel TwoGpusMps(DriverOption? driver = null) =>
+        Nvidia(driver ?? new("580.126.20"), [.. Card(1, bootVga: true), .. Card(2)]).Then(kernel =>
+        {
+            kernel.StartMps(user: 0, nodes: ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"]);
+            kernel.StartUnit(kernel.AddUnit("nvidia-dcgm.service", "nv-hostengine", "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"));
+        }).Boot();
+
+    /// <summary>ollama is bound to the host's target of the card; jellyfin is, too, and is down.</summary>
+    public static SimulatedKernel HostTargets(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).Then(kernel =>
+    {
+        var target = kernel.AddHostTarget(new(0, 1, 0, 0));
+        kernel.StartUnit(kernel.AddBoundUnit(target, "ollama.service", "ollama", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0"));
+        kernel.AddBoundUnit(target, "jellyfin.service", "jellyfin", "/dev/nvidiactl", "/dev/nvidia0");
+    }).Boot();
+
+    /// <summary>A graphical session on the card, which a display manager has opened.</summary>
+    public static SimulatedKernel DisplayManager(DriverOption? driver = null) =>
+        Nvidia((driver ?? new()) with { Modeset = true, Fbdev = true }, Card(1, bootVga: true))
+            .Then(kernel => kernel.StartUnit(kernel.AddDisplayManager())).Boot();
+
+    /// <summary>
+    /// Proxmox's containers with the GPU in their configs, none of which has it open: 201 by devN, 202 by raw lines; 203 has
+    /// none, 204 is stopped.
+    /// </summary>
+    public static SimulatedKernel LxcByConfig(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).Then(kernel =>
+    {
+        foreach (var (id, config) in new[]
+        {
+            ("201", "arch: amd64\ndev0: /dev/nvidia0,mode=0666\ndev1: /dev/nvidiactl\ndev2: /dev/nvidia-uvm"),
+            ("202", "lxc.cgroup2.devices.allow: c 195:* rwm\nlxc.mount.entry: /dev/nvidia0 dev/nvidia0 none bind,optional,create=file"),
+            ("203", "arch: amd64\nmp0: /tank,mp=/tank"),
+            ("204", "dev0: /dev/nvidia0"),
+        })
+        {
+            var container = kernel.AddContainer(ContainerKind.Lxc, id, "nginx");
+            container.Config = config;
+            if (id != "204")
+                kernel.StartContainer(container);
+        }
+    }).Boot();
 
     // ---- parts ----
 

@@ -10,11 +10,21 @@ sealed class NvidiaSmi(SimulatedKernel kernel, bool drains)
 
     ProgramResult Run(IReadOnlyList<string> arguments) => arguments switch
     {
-        ["--query-gpu=persistence_mode", "--format=csv,noheader", "-i", var gpu] => On(gpu, device => new(0, device.Persistent ? "Enabled" : "Disabled")),
+        ["--query-gpu=persistence_mode", "--format=csv,noheader", "-i", var gpu] => On(gpu, device =>
+            new(0, device.Persistent || KeptBy(device) is not null ? "Enabled" : "Disabled")),
         ["-i", var gpu, "-pm", "0" or "1"] => On(gpu, device =>
         {
-            device.Persistent = arguments[^1] == "1";
-            return new(0, $"{(device.Persistent ? "Enabled" : "Disabled")} persistence mode for GPU 0000{gpu}.\nAll done.");
+            var on = arguments[^1] == "1";
+            // nvidia-smi(1), -pm: where the daemon runs it is asked, and it opens or closes that one card.
+            if (Daemon is not { } daemon)
+                device.Persistent = on;
+            else if (!on)
+                KeptBy(device)?.Dispose();
+            else if (KeptBy(device) is null)
+                kernel.OpenWhatIsThere([$"/dev/nvidia{device.Minor}"], daemon);
+            if (!on)
+                device.Persistent = false;
+            return new(0, $"{(on ? "Enabled" : "Disabled")} persistence mode for GPU 0000{gpu}.\nAll done.");
         }),
         ["drain", "-p", var gpu, "-q"] => On(gpu, device =>
             new(0, $"The current drain state of GPU 0000{gpu} is: {(device.Draining ? "draining" : "not draining")}.")),
@@ -35,6 +45,10 @@ sealed class NvidiaSmi(SimulatedKernel kernel, bool drains)
         }),
         _ => throw InstalledProgram.Untaught(Programs.NvidiaSmi, arguments),
     };
+
+    SimulatedProcess? Daemon => kernel.Systemd.Find("nvidia-persistenced.service")?.Process;
+
+    OpenNode? KeptBy(PciDevice device) => Daemon?.Open.FirstOrDefault(file => file.Path == $"/dev/nvidia{device.Minor}");
 
     ProgramResult On(string gpu, Func<PciDevice, ProgramResult> act) =>
         kernel.Bus.Find(gpu) is { Driver: "nvidia" } device ? act(device) : new(6, "No devices were found");

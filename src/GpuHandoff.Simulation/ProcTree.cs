@@ -125,6 +125,7 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("cgroup", Text(() => $"0::{process.Cgroup}")),
         ("cmdline", Text(() => string.Concat(process.CommandLine.Select(word => word + "\0")))),
         ("comm", Text(() => process.Name)),
+        ("environ", Text(() => string.Concat(process.Environment.Select(entry => entry + "\0")))),
         ("fd", Dir(() => process.Open.Where(file => !file.IsOnlyMapped)
             .Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))))),
         ("map_files", Dir(() => Mappings(process).Select(mapped => (mapped.Range, (Entry)new HeldFile(mapped.Path, mapped.Node))))),
@@ -133,7 +134,8 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("ns", Dir(() => [("pid", new HeldFile(process.PidNamespace, null))])),
         ("stat", Text(() => $"{process.Pid} ({process.Name}) {(process.IsUninterruptible ? 'D' : 'S')} {process.Parent} {process.Pid} {process.Pid}"
             + $" 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started} 0 0")),
-        ("status", Text(() => $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
+        ("status", Text(() => $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}"
+            + $"\nGid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];
 
     /// <summary>fs/proc/task_mmu.c:show_map_vma: the device there is the file system's, not the node's.</summary>

@@ -27,6 +27,9 @@ public sealed class SimulatedProcess
 
     public IReadOnlyList<string> CommandLine { get; set; }
 
+    /// <summary>/proc/PID/environ</summary>
+    public IReadOnlyList<string> Environment { get; set; } = [];
+
     /// <summary>Its user's number on the host: an unprivileged container's begin at 100000.</summary>
     public uint User { get; set; }
 

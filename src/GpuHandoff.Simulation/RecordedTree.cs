@@ -75,7 +75,8 @@ public sealed class RecordedTree : IKernel
 
     public void RemoveNode(SysPath path) => throw ReadOnly($"unlink {path}");
 
-    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget) =>
+    public ProgramResult RunProgram(
+        string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null) =>
         throw ReadOnly(string.Join(' ', (string[])[program, .. arguments]));
 
     public void Signal(int pid, ulong startedAt, ProcessSignal signal) => throw ReadOnly($"send {signal} to process {pid}");

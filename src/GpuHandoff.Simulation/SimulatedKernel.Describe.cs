@@ -41,7 +41,9 @@ public sealed partial class SimulatedKernel
             text.Append(CultureInfo.InvariantCulture, $"persistent {device.Address}\n");
         foreach (var device in Bus.Devices.Where(device => device.Draining))
             text.Append(CultureInfo.InvariantCulture, $"draining {device.Address}\n");
-        foreach (var unit in Systemd.Units)
+        foreach (var daemon in Mps.Daemons)
+            text.Append(CultureInfo.InvariantCulture, $"mps {daemon}\n");
+        foreach (var unit in Systemd.Units.Where(unit => !unit.IsTransient))
             text.Append(CultureInfo.InvariantCulture, $"unit {unit.Name} {unit.State}\n");
         foreach (var container in Containers.All)
             text.Append(CultureInfo.InvariantCulture, $"container {container.Name.Kind} {container.Name.Id} {(container.IsRunning ? "running" : "stopped")}\n");

@@ -78,6 +78,60 @@ public sealed partial class SimulatedKernel
         return unit;
     }
 
+    /// <summary>gpu-handoff-host@ADDRESS.target with its template, active from now on.</summary>
+    public SimulatedUnit AddHostTarget(PciAddress gpu)
+    {
+        HasHostTarget = true;
+        var target = new SimulatedUnit(HostTarget.UnitOf(gpu), "", static _ => [], needsGpu: false);
+        Systemd.Add(target);
+        StartUnit(target);
+        return target;
+    }
+
+    /// <summary>A unit with BindsTo= and WantedBy= of a target; down until it is started.</summary>
+    public SimulatedUnit AddBoundUnit(SimulatedUnit target, string name, string command, params IReadOnlyList<string> nodes)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        var unit = AddUnit(name, command, nodes);
+        unit.BindsTo.Add(target.Name);
+        target.Wants.Add(name);
+        return unit;
+    }
+
+    /// <summary>
+    /// gdm, and a session on the card: X in the session's scope, and logind with a copy of its DRM node, which PID 1 keeps, too
+    /// (logind-session-device.c). Down until it is started.
+    /// </summary>
+    public SimulatedUnit AddDisplayManager()
+    {
+        var logind = StartProcess("systemd-logind", "/system.slice/systemd-logind.service");
+        var init = StartProcess("systemd", "/init.scope", pid: 1);
+        var unit = new SimulatedUnit("gdm.service", "gdm", static _ => [], needsGpu: false)
+        {
+            Alias = "display-manager.service",
+            StartsToo = kernel =>
+            {
+                var server = kernel.StartProcess("Xorg");
+                kernel.OpenWhatIsThere(["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-modeset", "/dev/dri/card0"], server);
+                var shell = kernel.StartProcess("gnome-shell", "/user.slice/user-1000.slice/user@1000.service/session.slice/org.gnome.Shell@x11.service");
+                kernel.OpenWhatIsThere(["/dev/nvidiactl", "/dev/nvidia0"], shell);
+                kernel.OpenWhatIsThere(["/dev/dri/card0"], logind);
+                kernel.OpenWhatIsThere(["/dev/dri/card0"], init);
+                return [server, shell];
+            },
+            Closes = [logind, init],
+        };
+        Systemd.Add(unit);
+        return unit;
+    }
+
+    /// <summary>A control daemon of CUDA MPS outside of any unit, with a server that has the first card open.</summary>
+    public void StartMps(string pipes = MpsDaemon.DefaultPipes, uint user = 0, params IReadOnlyList<string> nodes) =>
+        Mps.Start(pipes, user, nodes is [] ? ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0"] : nodes, "/system.slice/rc-local.service");
+
+    /// <summary>A program that works through MPS: it has the card open as any other, and the server waits for it.</summary>
+    public SimulatedProcess StartMpsClient(string pipes = MpsDaemon.DefaultPipes) => Mps.StartClient(pipes);
+
     public SimulatedUnit Unit(string name) => Systemd.Find(name) ?? throw new InvalidOperationException($"there is no {name} on this machine");
 
     /// <summary>Somebody else's systemctl start.</summary>
@@ -86,6 +140,13 @@ public sealed partial class SimulatedKernel
         ArgumentNullException.ThrowIfNull(unit);
         if (Systemd.Start(unit.Name) is { Exit: not 0 } refused)
             throw new InvalidOperationException(refused.Output);
+    }
+
+    /// <summary>Somebody else's systemctl stop.</summary>
+    public void StopUnit(SimulatedUnit unit)
+    {
+        ArgumentNullException.ThrowIfNull(unit);
+        Elsewhere(kernel => kernel.RunProgram(Kernel.Programs.Systemctl, ["stop", "--", unit.Name], TimeSpan.FromSeconds(100)));
     }
 
     /// <summary>A container, stopped until it is started; its manager is installed with it.</summary>
@@ -113,6 +174,9 @@ public sealed partial class SimulatedKernel
     /// <summary>/usr/bin/nvidia-smi.</summary>
     /// <param name="drains">Whether the driver lets cards be drained.</param>
     public void InstallNvidiaSmi(bool drains = true) => Programs[Kernel.Programs.NvidiaSmi] = new NvidiaSmi(this, drains).Program;
+
+    /// <summary>A program that is not installed after all.</summary>
+    public void Forget(string program) => Programs.Remove(program);
 
     /// <summary>The process that the tool itself is, where that matters.</summary>
     public SimulatedProcess? Ourselves { get; set; }
@@ -278,10 +342,11 @@ public sealed partial class SimulatedKernel
 
         public void Signal(int pid, ulong startedAt, ProcessSignal signal) => Quietly(() => kernel.Signal(pid, startedAt, signal));
 
-        public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+        public ProgramResult RunProgram(
+            string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null)
         {
             var result = new ProgramResult(0, "");
-            Quietly(() => result = kernel.RunProgram(program, arguments, budget));
+            Quietly(() => result = kernel.RunProgram(program, arguments, budget, input, environment));
             return result;
         }
 

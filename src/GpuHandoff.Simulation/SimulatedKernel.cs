@@ -32,13 +32,20 @@ public sealed partial class SimulatedKernel : IKernel
         Nvidia = new(this, driver);
         Systemd = new(this);
         Containers = new(this);
+        Mps = new(this);
         Programs.Add(Kernel.Programs.Systemctl, Systemd.Systemctl);
         tree = new(new(() =>
         [
             ("sys", new SysTree(this).Root),
             ("proc", new ProcTree(this).Root),
             ("dev", DevFolder("/dev")),
-            ("etc", new Folder(() => [("passwd", new TextFile(() => Accounts))])),
+            ("etc", new Folder(() =>
+            [
+                ("passwd", new TextFile(() => Accounts)),
+                ("pve", new Folder(() => [("lxc", new Folder(() => Containers.Configs))])),
+                ("systemd", new Folder(() => [("system", new Folder(() =>
+                    HasHostTarget ? [(HostTarget.Template, (Entry)new TextFile(static () => "[Unit]"))] : []))])),
+            ])),
             ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/"))])),
         ]));
     }
@@ -82,6 +89,9 @@ public sealed partial class SimulatedKernel : IKernel
         alice:x:1000:1000:Alice,,,:/home/alice:/bin/bash
         """;
 
+    /// <summary>The template of the host's targets is installed.</summary>
+    public bool HasHostTarget { get; set; }
+
     public TimeSpan Uptime => clock.Now;
 
     internal PciBus Bus { get; }
@@ -97,6 +107,7 @@ public sealed partial class SimulatedKernel : IKernel
 
     internal Systemd Systemd { get; }
     internal ContainerHosts Containers { get; }
+    internal Mps Mps { get; }
 
     /// <summary>What is installed, by its path.</summary>
     internal Dictionary<string, InstalledProgram> Programs { get; } = [];
@@ -189,15 +200,21 @@ public sealed partial class SimulatedKernel : IKernel
     public void RemoveNode(SysPath path) =>
         Change($"unlink {path}", $"unlink {path}", NodeBudget, null, () => Nodes.Drop(path.Text));
 
-    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    public ProgramResult RunProgram(
+        string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null)
     {
         var call = string.Join(' ', (string[])[program, .. arguments]);
         if (!Programs.TryGetValue(program, out var installed))
             throw new KernelRefused(call, Errno.NoEntry, Say(Errno.NoEntry));
-        if (installed.Asks(arguments))
+        if (input.Length > 0)
+            call += $" <<< {input.Trim()}";
+        ProgramResult Run() => input.Length > 0
+            ? installed.Talk?.Invoke(input.Trim(), environment ?? []) ?? throw InstalledProgram.Untaught(program, [input])
+            : installed.Run(arguments);
+        if (input.Length > 0 ? input.StartsWith("get_", StringComparison.Ordinal) : installed.Asks(arguments))
         {
             asked.Add(call);
-            return installed.Run(arguments);
+            return Run();
         }
         ProgramResult? result = null;
         var late = false;
@@ -207,7 +224,7 @@ public sealed partial class SimulatedKernel : IKernel
             {
                 try
                 {
-                    result = installed.Run(arguments);
+                    result = Run();
                 }
                 catch (NoAnswer)
                 {

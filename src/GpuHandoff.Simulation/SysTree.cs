@@ -16,6 +16,7 @@ sealed partial class SysTree(SimulatedKernel kernel)
         ])),
         ("class", Dir(Classes)),
         ("devices", Dir(DeviceRoots)),
+        ("fs", Dir(() => [("cgroup", Dir(() => [("lxc", Dir(() => kernel.Containers.Groups))]))])),
         ("kernel", Dir(() => [("iommu_groups", Dir(IommuGroups))])),
         ("module", Dir(ModuleFolders)),
     ]);

@@ -32,6 +32,26 @@ public sealed class SimulatedUnit
     /// <summary>It was started too often: the next start is refused until it is forgiven (start-limit-hit).</summary>
     public void HitStartLimit() => Starts.AddRange(Enumerable.Repeat(TimeSpan.MaxValue, 5));
 
+    /// <summary>BindsTo= of this one: it cannot be up without them, and goes down with them.</summary>
+    public IList<string> BindsTo { get; } = [];
+
+    /// <summary>What is installed into it (WantedBy= of theirs): a start pulls them in.</summary>
+    public IList<string> Wants { get; } = [];
+
+    /// <summary>What else it is known as: display-manager.service.</summary>
+    public string? Alias { get; set; }
+
+    /// <summary>More processes than its own, in other cgroups: a display manager's sessions.</summary>
+    internal Func<SimulatedKernel, IReadOnlyList<SimulatedProcess>>? StartsToo { get; set; }
+
+    internal IReadOnlyList<SimulatedProcess> Others { get; set; } = [];
+
+    /// <summary>Who lets go of what he has open when it stops, and lives on.</summary>
+    internal IReadOnlyList<SimulatedProcess> Closes { get; init; } = [];
+
+    /// <summary>Made by systemd-run: gone when it is down.</summary>
+    internal bool IsTransient { get; init; }
+
     internal string Command { get; }
     internal Func<SimulatedKernel, IReadOnlyList<string>> Nodes { get; }
 
@@ -54,40 +74,66 @@ sealed class Systemd(SimulatedKernel kernel)
 
     public InstalledProgram Systemctl => new(arguments => arguments is ["show", ..], Run);
 
-    public SimulatedUnit? Find(string name) => units.GetValueOrDefault(name);
+    public SimulatedUnit? Find(string name) => units.GetValueOrDefault(name) ?? units.Values.FirstOrDefault(unit => unit.Alias == name);
 
     public void Add(SimulatedUnit unit) => units.Add(unit.Name, unit);
+
+    public void Remove(SimulatedUnit unit) => units.Remove(unit.Name);
 
     ProgramResult Run(IReadOnlyList<string> arguments) => arguments switch
     {
         // A unit that nobody knows is inactive (LoadState=not-found).
         ["show", "--property=ActiveState", "--value", "--", var unit] => new(0, Find(unit)?.State ?? "inactive"),
+        ["show", { } properties, "--", ..] when properties.StartsWith("--property=Id,", StringComparison.Ordinal) =>
+            new(0, Show(arguments.Skip(3), properties["--property=".Length..].Split(','))),
         ["stop", "--", var unit] => Stop(unit),
         ["start", "--", var unit] => Start(unit),
+        ["start", "--job-mode=ignore-dependencies", "--", var unit] => Start(unit, alone: true),
         ["reset-failed", "--", var unit] => Forgive(unit),
         _ => throw InstalledProgram.Untaught(Programs.Systemctl, arguments),
     };
 
-    ProgramResult Stop(string name)
+    string Show(IEnumerable<string> names, IReadOnlyList<string> properties) => string.Join("\n\n", names.Select(name => Show(name, properties)));
+
+    /// <summary>systemctl show: one that nobody knows has a state all the same.</summary>
+    string Show(string name, IEnumerable<string> properties) => string.Join('\n', properties.Select(property => $"{property}=" + property switch
+    {
+        "Id" => Find(name)?.Name ?? name,
+        "ActiveState" => Find(name)?.State ?? "inactive",
+        "BoundBy" => string.Join(' ', units.Values.Where(unit => unit.BindsTo.Contains(name)).Select(unit => unit.Name)),
+        _ => "",
+    }));
+
+    public ProgramResult Stop(string name)
     {
         if (Find(name) is not { } unit)
             return new(5, $"Failed to stop {name}: Unit {name} not loaded.");
         if (unit.State == "active")
         {
+            // One that is ordered after this one stops first (BindsTo= with After=).
+            foreach (var bound in units.Values.Where(other => other.BindsTo.Contains(unit.Name) && other.State == "active").ToList())
+                Stop(bound.Name);
             unit.State = "deactivating";
             kernel.Later(unit.StopTakes, () =>
             {
                 if (unit is { Process: { } process, LeavesItsProcess: false })
                     kernel.EndProcess(process);
+                foreach (var other in unit.Others)
+                    kernel.EndProcess(other);
+                foreach (var file in unit.Closes.SelectMany(process => process.Open).ToList())
+                    file.Dispose();
                 unit.Process = null;
+                unit.Others = [];
                 unit.State = "inactive";
+                if (unit.IsTransient)
+                    units.Remove(unit.Name);
             });
         }
         kernel.WaitUntil(() => unit.State != "deactivating");
         return new(0, "");
     }
 
-    public ProgramResult Start(string name)
+    public ProgramResult Start(string name, bool alone = false)
     {
         if (Find(name) is not { } unit)
             return new(5, $"Failed to start {name}: Unit {name} not found.");
@@ -106,9 +152,20 @@ sealed class Systemd(SimulatedKernel kernel)
             unit.State = "failed";
             return new(1, $"Job for {name} failed because the control process exited with error code.");
         }
-        unit.Process = kernel.StartProcess(unit.Command, $"/system.slice/{name}");
-        kernel.OpenWhatIsThere(unit.Nodes(kernel), unit.Process);
+        if (!alone && unit.BindsTo.Select(needed => Start(needed)).FirstOrDefault(result => result.Exit != 0) is { } failed)
+            return failed;
+        if (unit.Command.Length > 0)
+        {
+            unit.Process = kernel.StartProcess(unit.Command, $"/system.slice/{unit.Name}");
+            kernel.OpenWhatIsThere(unit.Nodes(kernel), unit.Process);
+        }
+        unit.Others = unit.StartsToo?.Invoke(kernel) ?? [];
         unit.State = "active";
+        if (!alone)
+        {
+            foreach (var wanted in unit.Wants)
+                Start(wanted);
+        }
         return new(0, "");
     }
 

@@ -47,6 +47,30 @@ public class CommandLine
     }
 
     [Theory]
+    [InlineData("107 web", "web")]
+    [InlineData("107,1x5", "1x5")]
+    [InlineData("0", "0")]
+    [InlineData("107;reboot", "107;reboot")]
+    public void A_word_in_the_list_of_containers_that_is_no_number_is_exit_code_2_and_names_it(string list, string word)
+    {
+        foreach (var arguments in new string[][] { ["to_vfio"], ["plan", "to_vfio", "--root", _machine], ["handoff", "vfio"] })
+        {
+            var (exit, output, error) = Tool.Run(("LXC_RESTART_IDS", list), arguments);
+            exit.ShouldBe(2, error);
+            output.ShouldBeEmpty();
+            error.ShouldContain("LXC_RESTART_IDS takes numbers of containers");
+            error.ShouldContain($"\"{word}\"");
+        }
+    }
+
+    [Theory]
+    [InlineData("107 115")]
+    [InlineData(" 107,115,, 107\t")]
+    [InlineData("")]
+    public void A_list_of_containers_takes_blanks_and_commas(string list) =>
+        Tool.Run(("LXC_RESTART_IDS", list), "plan", "to_vfio", "--root", _machine).Exit.ShouldBe(0);
+
+    [Theory]
     [InlineData("256M")]
     [InlineData("16g")]
     public void A_size_that_the_recorded_card_does_not_offer_is_refused_as_a_check(string size)

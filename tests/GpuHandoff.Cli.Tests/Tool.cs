@@ -10,14 +10,18 @@ static class Tool
     /// <summary>The repository, found from where the tests are built.</summary>
     public static string Repository { get; } = FindRepository();
 
-    public static (int Exit, string Out, string Err) Run(params string[] arguments)
+    public static (int Exit, string Out, string Err) Run(params string[] arguments) => Run(("LANG", "C"), arguments);
+
+    public static (int Exit, string Out, string Err) Run((string Name, string Value) variable, params string[] arguments)
     {
-        using var process = Process.Start(new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"), arguments)
+        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"), arguments)
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
-        })!;
+        };
+        start.Environment[variable.Name] = variable.Value;
+        using var process = Process.Start(start)!;
         process.StandardInput.Close();
         var error = process.StandardError.ReadToEndAsync();
         var output = process.StandardOutput.ReadToEnd();

@@ -40,6 +40,20 @@ public sealed class ProgramTests : IDisposable
         said.Order().ShouldBe(["LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_program_reads_what_it_is_told_to_its_end_and_knows_what_it_is_given(bool hand)
+    {
+        var kernel = hand ? _kernel : new LinuxKernel(hand: null);
+        kernel.RunProgram(Shell, ["-c", "cat; echo $CUDA_MPS_PIPE_DIRECTORY $1", "-", "word"], _plenty, "quit\nnow\n", ["CUDA_MPS_PIPE_DIRECTORY=/run/m ps"])
+            .Output.ShouldBe("quit\nnow\n/run/m ps word");
+    }
+
+    [Fact]
+    public void A_program_that_does_not_read_its_words_is_not_waited_for() =>
+        _kernel.RunProgram("/bin/true", [], _plenty, "quit\n").ShouldBe(new(0, ""));
+
     [Fact]
     public void No_shell_looks_at_what_a_program_is_given() =>
         _kernel.RunProgram("/bin/echo", ["$HOME", "; reboot", "a  b"], _plenty).Output.ShouldBe("$HOME ; reboot a  b");

@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using GpuHandoff.Goals;
 using GpuHandoff.Machines;
+using GpuHandoff.Plans;
 
 namespace GpuHandoff.Checks;
 
@@ -50,7 +51,7 @@ static class GpuIsInUse
                     .. NotSeen(q, users),
                 ],
                 q.Gpu.Persistence == true
-                    ? "it is in persistence mode: switch it off (nvidia-smi -pm 0), or let the plan do it with --stop-users"
+                    ? $"it is in persistence mode: switch it off (nvidia-smi -pm 0), or let the plan do it with --stop-users, or with this in {PolicyFile}: users: {{nvidia: restart}}"
                     : "switch persistence mode off (nvidia-smi -pm 0); else a kernel client or a hidden descriptor has it, and only unloading can tell"),
         ];
     }
@@ -64,12 +65,27 @@ static class GpuIsInUse
     static Finding InUse(Question q, ImmutableArray<string> evidence, string hint) =>
         new("gpu-in-use", $"{q.Gpu} is in use", evidence, hint);
 
-    /// <summary>The way out: by hand, or by the plan. Whom the plan does not stop though it was asked is left to somebody who may.</summary>
-    public static string HintFor(
-        Question q, ImmutableArray<GpuUser> users, string byHand = "stop them (nvidia-persistenced: systemctl stop nvidia-persistenced)") =>
-        users.Any(u => u.KeepsASession()) ? EndTheSession
-        : q.Policy.StopUsers ? "--stop-users stops no VM, no login session and not itself, and a count without a process tells nobody to stop: end them and try again"
-        : $"{byHand}, or let the plan do it with --stop-users";
+    /// <summary>
+    /// The way out: by hand, or by the plan, with the words for it. Whom no word lets the plan stop is left to somebody who may.
+    /// </summary>
+    public static string HintFor(Question q, ImmutableArray<GpuUser> users, string byHand = "stop them")
+    {
+        if (users.Any(u => u.KeepsASession() && !Treating.IsOfTheDisplay(u, q.Machine)))
+            return EndTheSession;
+        var never = users.Select(u => (User: u, Why: Treating.WhyNever(u, q.Machine))).Where(u => u.Why is not null)
+            .Select(u => $"{u.User.Pid} {u.User.Command}: {u.Why}").Distinct().ToList();
+        if (never.Count > 0)
+            return $"--stop-users stops no VM, no login session and not itself: {string.Join("; ", never)}";
+        if (users is [])
+            return $"{byHand}, or let the plan do it with --stop-users";
+        if (users.Any(u => Treating.IsOfTheDisplay(u, q.Machine)))
+            byHand = "end the graphical session (systemctl stop display-manager.service)";
+        var words = users.Select(u => Treating.Words(u, q.Machine)).Distinct().ToList();
+        var ways = words.TrueForAll(w => w == "display-manager: restart") ? "" : " with --stop-users, or";
+        return $"{byHand}, or let the plan do it{ways} with this in {PolicyFile}: users: {{{string.Join(", ", words)}}}";
+    }
+
+    const string PolicyFile = "/etc/gpu-handoff.yaml";
 
     /// <summary>logind and PID 1 hold a card for others and let go with them: stopping these two would end the machine's work.</summary>
     public const string EndTheSession =

@@ -14,9 +14,9 @@ static class SiblingIsInUse
         from function in q.Gpu.Functions.Concat(q.Gpu.Neighbours.Where(n => q.Policy.For(q.Gpu).Accepted.Contains(n.Address)))
         where function.Address != q.Gpu.Address && !function.IsOnVfio()
         let users = q.Machine.Users.Where(u => function.Nodes.Any(n => n.Node.IsSameDevice(u.Node)))
-            .Select(u => u.ToString()).ToImmutableArray()
+            .ToImmutableArray()
         where users is not []
-        select new Finding("sibling-in-use", $"{function} is in use", users, GpuIsInUse.HintFor(q, [], "stop them"));
+        select new Finding("sibling-in-use", $"{function} is in use", [.. users.Select(u => u.ToString())], GpuIsInUse.HintFor(q, users));
 
     // Nobody can ask a mounted disk or the only keyboard whether it may go. A neighbour is accepted by name, with all that is on it.
     static IEnumerable<Finding> Plugged(Question q) =>

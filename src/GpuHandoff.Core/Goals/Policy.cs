@@ -63,9 +63,6 @@ public sealed record Policy
     /// <summary>The size that BAR 1 shall have in the VM, in bytes; null: as it is.</summary>
     public ulong? Bar1 { get; init; }
 
-    /// <summary>Stop what uses the card (units, containers, processes) instead of refusing; what can be started again is, on the way back.</summary>
-    public bool StopUsers { get; init; }
-
     /// <summary>What becomes of those who use the card.</summary>
     public UsersPolicy Users { get; init; } = UsersPolicy.Default;
 

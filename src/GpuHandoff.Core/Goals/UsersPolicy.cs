@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using GpuHandoff.Machines;
 
 namespace GpuHandoff.Goals;
 
@@ -43,6 +44,31 @@ public sealed record UsersPolicy
 
     /// <summary>Containers by name (<c>107</c> of Proxmox, <c>docker:0123456789ab</c>, <c>podman:…</c>) that are treated otherwise.</summary>
     public ImmutableSortedDictionary<string, Treatment> Container { get; init; } = ImmutableSortedDictionary<string, Treatment>.Empty;
+
+    /// <summary>
+    /// Proxmox's containers that use a card by their admin's word (LXC_RESTART_IDS), whether it shows or not: those that run
+    /// are stopped, and started again.
+    /// </summary>
+    public ImmutableArray<string> Restarted { get; init; } = [];
+
+    public Treatment OfUnit(string unit, Treatment rest) => Unit.GetValueOrDefault(unit, rest);
+
+    /// <summary>Docker's and Podman's numbers are known by their first digits: the policy may have more of them, or fewer.</summary>
+    public Treatment OfContainer(Container container)
+    {
+        if (container.Kind == ContainerKind.Lxc)
+            return Restarted.Contains(container.Id) ? Treatment.Restart : Container.GetValueOrDefault(container.Id, Containers);
+        var before = container.Kind == ContainerKind.Docker ? "docker:" : "podman:";
+        foreach (var (name, treatment) in Container)
+        {
+            if (name.StartsWith(before, StringComparison.Ordinal) && name[before.Length..] is { Length: > 0 } id
+                && (id.StartsWith(container.Id, StringComparison.Ordinal) || container.Id.StartsWith(id, StringComparison.Ordinal)))
+            {
+                return treatment;
+            }
+        }
+        return Containers;
+    }
 
     /// <summary>All of them stopped, and started again where that can be: <c>--stop-users</c>. A display manager keeps its own word.</summary>
     public UsersPolicy Everybody() => this with

@@ -80,7 +80,10 @@ public interface IKernel
     /// One that takes longer than its budget is killed and counts as refused: a program, other than a call into the kernel,
     /// can be ended. Only one that survives SIGKILL is silent.
     /// </remarks>
-    ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget);
+    /// <param name="input">What it reads from its stdin; empty: it gets /dev/null.</param>
+    /// <param name="environment">What it gets to know besides, as <c>NAME=VALUE</c>.</param>
+    ProgramResult RunProgram(
+        string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null);
 
     /// <summary>
     /// Signals the process that began at that time (/proc/PID/stat, field 22); no error where it has ended, and nothing for

@@ -1,7 +1,14 @@
+using System.Text.Json.Serialization;
+
 namespace GpuHandoff.Machines;
 
 /// <summary>Whom a process belongs to. At most one of unit, container and VM: that is what can be stopped in its place.</summary>
 /// <param name="Unit">A systemd service, or a scope that is no login session.</param>
 /// <param name="Vm">Proxmox's number, or libvirt's name.</param>
 /// <param name="User">The account's name; its number where the host has no name for it.</param>
-public sealed record Belonging(string? Unit = null, Container? Container = null, string? Vm = null, string? User = null);
+public sealed record Belonging(string? Unit = null, Container? Container = null, string? Vm = null, string? User = null)
+{
+    /// <summary>The login that it is part of, below its user's slice: <c>user-1000.slice/session-2.scope</c>, <c>…/user@1000.service</c>.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Session { get; init; }
+}

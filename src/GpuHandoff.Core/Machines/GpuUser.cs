@@ -22,6 +22,13 @@ public sealed record GpuUser(int Pid, string Command, string Path, DeviceNode No
     /// <summary>logind keeps a session's DRM nodes open, and leaves copies of them with PID 1 (logind-session-device.c).</summary>
     public bool KeepsASession() => Pid == 1 || Of.Unit == "systemd-logind.service";
 
+    /// <summary>It has the node that shows pictures (DRM's primary one, below 64), or is a display server by its name.</summary>
+    /// <remarks>nvidia-drm without modeset has no such node in use: X then has the card's own.</remarks>
+    public bool HasAScreen() => Node is { Major: 226, Minor: < 64 } || Command is "Xorg" or "X" or "Xwayland";
+
+    /// <summary>CUDA MPS: the kernel keeps 15 letters of a name, so that its server and its control daemon are both called so.</summary>
+    public bool IsMps() => Command == MpsDaemon.Comm;
+
     public override string ToString() =>
         $"{Pid} {Command}{(Script is null ? "" : $" {Script}")} ({Path}{(Mapped ? ", mapped" : "")}){Whose()}";
 

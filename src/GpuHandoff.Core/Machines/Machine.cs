@@ -51,6 +51,23 @@ public sealed record Machine(string BootId, string Release)
     /// <summary>Whom our own process belongs to: what must not be stopped, or nobody is left to go on.</summary>
     public Belonging OurOwn { get; init; } = new();
 
+    /// <summary>
+    /// The unit behind display-manager.service, where it is active. Only asked for where a graphical session has a card.
+    /// </summary>
+    public string? DisplayManager { get; init; }
+
+    /// <summary>What tells the host's units that a card is theirs. Only looked for where the template is installed.</summary>
+    public ImmutableArray<HostTarget> HostTargets { get; init; } = [];
+
+    /// <summary>Proxmox's containers that run, with the devices of their configs.</summary>
+    public ImmutableArray<RunningContainer> Containers { get; init; } = [];
+
+    /// <summary>Whose containers can be stopped: the managers whose programs are installed. Only looked for where a container runs.</summary>
+    public ImmutableArray<ContainerKind> Managers { get; init; } = [];
+
+    /// <summary>Control daemons of CUDA MPS. Only looked for where MPS has a card.</summary>
+    public ImmutableArray<RunningMps> Mps { get; init; } = [];
+
     /// <summary>Whether nvidia-smi is installed.</summary>
     public bool HasNvidiaSmi { get; init; }
 

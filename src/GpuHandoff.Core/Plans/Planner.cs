@@ -109,8 +109,9 @@ public static class Planner
             ImmutableArray<string> free = unload ? [.. Stopping.MustBeFree(machine).Where(m => TextConsole.HoldsOf(m, machine, goal.Gpus) == 0)] : [];
             phases.Add("users", new AwaitRelease(free, stopping.Users));
         }
-        if (stopping.Note() is { } ended)
+        if (stopping.Ended() is { } ended)
             notes.Add(ended);
+        notes.AddRange(stopping.Notes);
 
         // Before the first driver lets go: functions that idle without one all at once have not woken up again.
         if (Hold(everything) is { } hold)
@@ -170,11 +171,9 @@ public static class Planner
             .Select(g => $"{g.Slot()} is not reset: the kernel offers no way that the policy allows and that hits nothing else"));
         notes.AddRange(goal.Gpus.Where(g => policy.For(g).ResetFirst && !leaving.Any(f => f.Address == g.Address))
             .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
-        // It keeps the cards initialised that stay, too, and knows only those that it met when it began.
-        var stoppedIt = stopping.Is(Stopping.Persistenced)
-            || (leaving is not [] && goal.Gpus.Any(g => machine.HomeOf(g)?.Stopped.Contains(new(Unit: Stopping.Persistenced)) == true));
-        if (stoppedIt && OthersOnNvidia(machine, goal))
-            phases.Add("users", new StartUnit(Stopping.Persistenced));
+        // They serve the cards that stay, too. What an earlier, unfinished run had stopped counts as well.
+        foreach (var start in stopping.Serving.Concat(leaving is [] || !OthersOnNvidia(machine, goal) ? [] : StoppedBefore(machine, goal)).Distinct())
+            phases.Add("users", start);
 
         var names = Names(goal.Gpus);
         return new(Target.Vfio, Addresses(goal), phases.IsEmpty()
@@ -324,10 +323,15 @@ public static class Planner
             && (c.Function.Owner != c.Home || (c.Function.IsOnVfio() && !IsTaken(machine, c.Function) && Unresize(machine, c.Function) is not null))).ToList();
         var drm = machine.Module("nvidia_drm");
 
-        // It makes its list of cards when it begins: running for the others, it has to begin anew. It goes before the card
-        // comes, so that an undo finds the card without it, too.
-        if (toNvidia is not [] && OthersOnNvidia(machine, goal) && homes.Any(h => h.Stopped.Contains(new(Unit: Stopping.Persistenced))))
-            phases.Add("users", new StopUnit(Stopping.Persistenced));
+        // They make their lists of cards when they begin: running for the others, they have to begin anew. They go before the
+        // card comes, so that an undo finds the card without them, too.
+        if (toNvidia is not [] && OthersOnNvidia(machine, goal))
+        {
+            foreach (var unit in homes.SelectMany(h => h.Stopped).Select(s => s.Unit).OfType<string>().Where(NvidiaUnits.Has).Distinct())
+                phases.Add("users", new StopUnit(unit));
+            foreach (var mps in homes.SelectMany(h => h.Stopped).Select(s => s.Mps).OfType<MpsDaemon>().Distinct())
+                phases.Add("users", new StopMps(mps, Force: false) { ToBeginAnew = true });
+        }
 
         if (toNvidia is not [] && !machine.Module("nvidia").IsThere())
         {
@@ -417,6 +421,10 @@ public static class Planner
 
         foreach (var step in Restart(machine, goal, finished))
             phases.Add("users", step);
+        // Nobody wrote down what was up before: the card is the host's from now on, and so is all that hangs on it.
+        var comes = !phases.IsEmpty();
+        foreach (var target in machine.HostTargets.Where(t => comes && !t.IsActive && goal.Gpus.Any(g => g.Address == t.Gpu && machine.HomeOf(g) is null)))
+            phases.Add("users", new StartUnit(target.Unit));
 
         var names = Names(goal.Gpus);
         return new(Target.Host, Addresses(goal), phases.IsEmpty()
@@ -463,6 +471,14 @@ public static class Planner
         return none;
     }
 
+    static IEnumerable<Step> StoppedBefore(Machine machine, Goal goal) => goal.Gpus.Select(machine.HomeOf).OfType<Home>()
+        .SelectMany(h => h.Stopped.Reverse()).Select(s => s switch
+        {
+            { Unit: { } unit } when NvidiaUnits.Has(unit) => new StartUnit(unit),
+            { Mps: { } mps } => new StartMps(mps) { ForOthers = true },
+            _ => (Step?)null,
+        }).OfType<Step>();
+
     /// <summary>What the hand-over stopped, the last one first: a container finds its nodes, and a daemon its cards.</summary>
     static IEnumerable<Step> Restart(Machine machine, Goal goal, ImmutableArray<Home> homes)
     {
@@ -478,8 +494,10 @@ public static class Planner
                 yield return new SwitchPersistence(function, On: true);
             if (stopped.Container is { } container)
                 yield return new StartContainer(container);
+            if (stopped.Mps is { } mps)
+                yield return new StartMps(mps) { ForOthers = OthersOnNvidia(machine, goal) };
             if (stopped.Unit is { } unit)
-                yield return new StartUnit(unit);
+                yield return HostTarget.IsOne(unit) ? new StartTarget(unit, []) : new StartUnit(unit);
         }
     }
 

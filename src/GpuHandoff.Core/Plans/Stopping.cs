@@ -4,6 +4,7 @@ using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 using GpuHandoff.Steps;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Plans;
 
@@ -16,94 +17,145 @@ namespace GpuHandoff.Plans;
 /// <param name="Persistent">Cards whose persistence mode is switched off.</param>
 sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps, ImmutableArray<PciAddress> Persistent)
 {
-    public const string Persistenced = "nvidia-persistenced.service";
-
     static readonly Stopping _nobody = new([], [], []);
 
-    // What others' work hangs on: a task of theirs that looked at the card for a moment is no reason to stop it.
-    static readonly string[] _neverStopped =
-    [
-        "pve-", "pvedaemon", "pveproxy", "qmeventd", "corosync", "ssh", "sshd", "cron", "dbus", "dbus-broker", "systemd-", "user@",
-        "libvirtd", "virtqemud", "lxc", "docker", "containerd", "podman", "proxmox-",
-    ];
+    /// <summary>What each card's return starts again.</summary>
+    ImmutableArray<(PciAddress Gpu, Step Step)> Restarted { get; init; } = [];
 
-    /// <summary>Nobody, where the policy does not ask for it.</summary>
+    /// <summary>What serves other cards as well, in the order in which it is started again at once.</summary>
+    public ImmutableArray<Step> Serving { get; init; } = [];
+
+    public ImmutableArray<string> Notes { get; init; } = [];
+
+    /// <summary>Somebody in the way of a card, what is stopped in his place, and what that card's policy says of him.</summary>
+    /// <param name="User">Null: nobody has the card open, a container has its nodes all the same.</param>
+    sealed record InTheWay(Gpu Gpu, GpuUser? User, Step Step, Treatment Treatment);
+
+    /// <summary>Nobody, where the policy refuses all that are there.</summary>
     /// <param name="gpus">Those that are not yet where they shall be.</param>
     public static Stopping For(Machine machine, Goal goal, ImmutableArray<Gpu> gpus, Policy policy, FreeBy way)
     {
-        if (goal.Target != Target.Vfio)
+        if (goal.Target != Target.Vfio || gpus is [])
             return _nobody;
+        var staying = machine.NvidiaGpus()
+            .Where(g => g.Display().Owner.Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address)).ToImmutableArray();
+        var targets = machine.HostTargets.Where(t => t.IsActive && gpus.Any(g => g.Address == t.Gpu)).ToImmutableArray();
+        var holders = gpus.SelectMany(gpu => Holders(machine, gpu, policy.For(gpu), way).Select(user => (Gpu: gpu, User: user))).ToImmutableArray();
+        // What hangs on a card's own target goes with it: that was said in the unit, and no policy is asked.
+        var bound = holders.Where(h => h.User.Of is { Container: null, Unit: { } unit } && targets.Any(t => t.Bound.Contains(unit)))
+            .Select(h => h.User).ToHashSet();
+        var others = holders.Where(h => !bound.Contains(h.User)).Select(h => Meet(h.Gpu, h.User, machine, policy, staying)).ToImmutableArray();
+        var refused = others.Where(o => o.Treatment == Treatment.Refuse).Select(o => o.User!).ToHashSet();
+        var given = Given(machine, gpus, policy, way).Where(g => !others.Any(o => o.Step == g.Step)).ToImmutableArray();
+        var going = others.Where(o => !refused.Contains(o.User!)).Concat(given.Where(g => g.Treatment != Treatment.Refuse)).ToImmutableArray();
+
         // An unload ends persistence mode by itself; switched off before, it can be switched on again by whoever undoes it.
-        var persistent = gpus.Where(g => g.Persistence == true && (policy.StopUsers || way == FreeBy.Unload)).Select(g => g.Address).ToImmutableArray();
-        var users = policy.StopUsers
-            ? Holders(machine, gpus, policy, way).Where(u => WhyNever(u, machine) is null).ToImmutableArray()
-            : [];
-        var stops = users.Select(Stop).Distinct().OrderBy(Order).ToList();
-        return new(users, [.. stops, .. persistent.Select(f => new SwitchPersistence(f, On: false))], persistent);
+        var persistent = gpus.Where(g => g.Persistence == true && (policy.For(g).Users.Nvidia != Treatment.Refuse || way == FreeBy.Unload)).ToImmutableArray();
+        var stops = going.Select(g => g.Step).Distinct().OrderBy(Order).ToImmutableArray();
+        var restarted = going.Where(g => g.Treatment == Treatment.Restart).Select(g => (g.Gpu.Address, g.Step)).ToImmutableArray();
+        return new(
+            [.. bound, .. going.Select(g => g.User).OfType<GpuUser>().Distinct()],
+            [
+                .. targets.Select(t => new StopTarget(t.Unit, t.Bound)),
+                .. stops,
+                .. persistent.Select(g => new SwitchPersistence(g.Address, On: false)).Where(s => !stops.Contains(s)),
+            ],
+            [.. persistent.Select(g => g.Address)])
+        {
+            Restarted =
+            [
+                .. targets.Select(t => (t.Gpu, (Step)new StopTarget(t.Unit, t.Bound))),
+                .. stops.SelectMany(stop => restarted.Where(r => r.Step == stop)),
+                .. persistent.Where(g => policy.For(g).Users.Nvidia != Treatment.Stop)
+                    .Select(g => (g.Address, (Step)new SwitchPersistence(g.Address, On: false))),
+            ],
+            Serving = staying is [] ? [] :
+            [
+                .. stops.Reverse().Where(s => restarted.Any(r => r.Step == s) && Serves(s, staying, machine))
+                    .Select(s => s is StopMps mps ? new StartMps(mps.Daemon) { ForOthers = true } : s.Undo()).OfType<Step>(),
+            ],
+            Notes = [.. given.Where(g => g.Treatment == Treatment.Refuse).Select(g => NoteOf((StopContainer)g.Step)).Distinct()],
+        };
     }
 
-    /// <summary>Those in the way: the stack's users where it is unloaded, else those of the cards themselves.</summary>
-    static IEnumerable<GpuUser> Holders(Machine machine, ImmutableArray<Gpu> gpus, Policy policy, FreeBy way)
+    static InTheWay Meet(Gpu gpu, GpuUser user, Machine machine, Policy policy, ImmutableArray<Gpu> staying)
     {
-        var nodes = gpus.SelectMany(g => Planner.Leaving(g, policy)).Where(f => !f.IsOnVfio()).SelectMany(f => f.Nodes).ToList();
-        var onNvidia = gpus.Where(g => g.Display().Owner.Driver == "nvidia").ToList();
-        if (onNvidia is not [] && way == FreeBy.Unload)
+        var users = policy.For(gpu).Users;
+        var treatment = Treating.Of(user, machine, users);
+        // The daemon closes one card where it is asked to, and goes on serving the others.
+        var step = staying is not [] && machine.HasNvidiaSmi && user.Of.Unit == NvidiaUnits.Persistenced && user.Node.Major == Nvidia && user.Node.Minor == gpu.Minor
+            ? new SwitchPersistence(gpu.Address, On: false)
+            : Treating.Way(user, machine, force: users.Processes != Treatment.Refuse);
+        return new(gpu, user, step, treatment);
+    }
+
+    /// <summary>Containers that run and have a card by their config, or by their admin's word: its nodes go stale under them.</summary>
+    static IEnumerable<InTheWay> Given(Machine machine, ImmutableArray<Gpu> gpus, Policy policy, FreeBy way) =>
+        from gpu in gpus
+        let users = policy.For(gpu).Users
+        from container in machine.Containers
+        let isNamed = users.Restarted.Contains(container.Container.Id)
+        where isNamed || container.Has(gpu, machine, way == FreeBy.Unload)
+        let may = Treating.WhyNever(container.Container, machine) is null
+        select new InTheWay(
+            gpu, null, new StopContainer(container.Container), may ? users.OfContainer(container.Container) : Treatment.Refuse);
+
+    static string NoteOf(StopContainer stop) =>
+        $"{stop.Container} has the card by its config and nobody in it has it open: it goes on running, and its nodes lead nowhere until it is restarted";
+
+    /// <summary>Those in the way of one card: the stack's users where it is unloaded, else those of the card itself.</summary>
+    static IEnumerable<GpuUser> Holders(Machine machine, Gpu gpu, Policy policy, FreeBy way)
+    {
+        var nodes = Planner.Leaving(gpu, policy).Where(f => !f.IsOnVfio()).SelectMany(f => f.Nodes).ToList();
+        var isOnNvidia = gpu.Display().Owner.Driver == "nvidia";
+        if (isOnNvidia && way == FreeBy.Unload)
         {
             nodes.AddRange(machine.Nodes);
             nodes.AddRange(machine.Functions().Where(f => f.Owner.Driver == "nvidia").SelectMany(f => f.Nodes));
         }
-        else
+        else if (isOnNvidia)
         {
-            nodes.AddRange(machine.Nodes.Where(n => onNvidia.Exists(g => n.Path == $"/dev/nvidia{g.Minor}")));
+            nodes.AddRange(machine.Nodes.Where(n => n.Path == $"/dev/nvidia{gpu.Minor}"));
         }
         return machine.Users.Where(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node)));
     }
 
-    /// <summary>Why somebody is not stopped, whoever asks for it; null: may be.</summary>
-    public static string? WhyNever(GpuUser user, Machine machine) => user switch
+    /// <summary>Whether what is stopped works for cards that stay: NVIDIA's own do by their nature, others where they have one open.</summary>
+    static bool Serves(Step step, ImmutableArray<Gpu> staying, Machine machine) => step switch
     {
-        { Of.Vm: { } vm } => $"VM {vm} is shut down by its owner only",
-        // A QEMU that nobody put into a scope of a VM manager's is a VM all the same.
-        _ when user.Command is "kvm" || user.Command.StartsWith("qemu-system", StringComparison.Ordinal) => "a VM is shut down by its owner only",
-        _ when user.KeepsASession() => "it lets go when the graphical session ends",
-        _ when machine.Ourselves.Contains(user.Pid) => "it waits for this very program",
-        { Of: { Container: null, Unit: { } unit } } when _neverStopped.Any(name => unit == $"{name}.service"
-            || (unit.StartsWith(name, StringComparison.Ordinal) && name[^1] is '-' or '@')) => "others' work hangs on it",
-        { Of.Unit: { } unit } when unit == machine.OurOwn.Unit => "this very program runs in it",
-        { Of.Container: { } container } when container == machine.OurOwn.Container => "this very program runs in it",
-        { Of.Container: { Kind: ContainerKind.Lxc, Id: var id } } when !id.All(char.IsAsciiDigit) => "it is in a container that pct does not know",
-        { Started: 0 } when Stop(user) is StopProcess => "its start time is not known, so that the PID could be another's",
-        _ => null,
+        StopMps => true,
+        StopUnit { Unit: HostUnits.DisplayManager } => false,
+        StopUnit { Unit: var unit } => NvidiaUnits.Has(unit) || machine.Users.Any(u => u.Of.Unit == unit
+            && staying.Any(g => machine.Nodes.Where(n => n.Path == $"/dev/nvidia{g.Minor}").Concat(g.Functions.SelectMany(f => f.Nodes))
+                .Any(n => n.Node.IsSameDevice(u.Node)))),
+        _ => false,
     };
 
-    // A scope cannot be started again: its processes are ended one by one, as anybody's.
-    static Step Stop(GpuUser user) => user.Of switch
-    {
-        { Container: { } container } => new StopContainer(container),
-        { Unit: { } unit } when unit.EndsWith(".service", StringComparison.Ordinal) => new StopUnit(unit),
-        _ => new StopProcess(user.Pid, user.Started, user.Command),
-    };
-
-    // The daemon that keeps cards initialised goes after its clients; a process that nobody can start again goes last of
-    // all, when all the others have been seen to stop.
+    // The screen goes first, then who works on the cards; the daemon that keeps cards initialised goes after its clients; a
+    // process that nobody can start again goes when all the others have been seen to stop. Only MPS is later: it waits for
+    // its clients, and they are such processes.
     static int Order(Step step) => step switch
     {
-        StopContainer => 0,
-        StopUnit { Unit: not Persistenced } => 1,
-        StopUnit => 2,
-        _ => 3,
+        StopUnit { Unit: HostUnits.DisplayManager } => 0,
+        StopContainer => 1,
+        StopUnit { Unit: var unit } when !NvidiaUnits.Has(unit) => 2,
+        StopUnit { Unit: not NvidiaUnits.Persistenced } => 3,
+        StopUnit => 4,
+        SwitchPersistence => 5,
+        StopMps => 7,
+        _ => 6,
     };
 
-    public bool Is(string unit) => Steps.Contains(new StopUnit(unit));
-
-    /// <summary>What the return has to start again for a card.</summary>
-    public IEnumerable<Stopped> Remembered(Gpu gpu) => Steps.Select(step => step switch
+    /// <summary>What the return has to start again for a card, in the order in which it was stopped.</summary>
+    public IEnumerable<Stopped> Remembered(Gpu gpu) => Restarted.Where(r => r.Gpu == gpu.Address).SelectMany(r => r.Step switch
     {
-        StopUnit unit => new Stopped(Unit: unit.Unit),
-        StopContainer container => new Stopped(Container: container.Container),
-        SwitchPersistence persistence when persistence.Function == gpu.Address => new Stopped(Persistence: persistence.Function),
-        _ => null,
-    }).OfType<Stopped>();
+        StopTarget target => [.. target.Bound.Reverse().Select(unit => new Stopped(Unit: unit)), new Stopped(Unit: target.Unit)],
+        StopUnit unit => [new Stopped(Unit: unit.Unit)],
+        StopContainer container => [new Stopped(Container: container.Container)],
+        SwitchPersistence persistence => [new Stopped(Persistence: persistence.Function)],
+        StopMps mps => [new Stopped { Mps = mps.Daemon }],
+        _ => (IEnumerable<Stopped>)[],
+    });
 
     /// <summary>
     /// The machine as it is with them gone: for the checks, which then find who is left. A module counts as free where a
@@ -141,7 +193,7 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
             .Where(name => name is not ("nvidia" or "nvidia_modeset") || !NvidiaStack.DrmHoldsModules(machine)),
     ];
 
-    public string? Note() => Steps.OfType<StopProcess>().ToList() is not [] and var ended
+    public string? Ended() => Steps.OfType<StopProcess>().ToList() is not [] and var ended
         ? $"ended and not started again: {string.Join(", ", ended.Select(p => $"{p.Pid.ToString(CultureInfo.InvariantCulture)} ({p.Command})"))}"
         : null;
 

@@ -16,6 +16,10 @@ namespace GpuHandoff.Steps;
 public sealed record AwaitRelease(ImmutableArray<string> Modules, ImmutableArray<GpuUser> Users) : Step
 {
     static readonly TimeSpan _patience = TimeSpan.FromSeconds(5);
+
+    // A user's own manager outlives his last login by 10 s (logind.conf(5), UserStopDelaySec), and with it what runs below it.
+    static readonly TimeSpan _patienceWithSessions = TimeSpan.FromSeconds(20);
+
     static readonly TimeSpan _between = TimeSpan.FromMilliseconds(50);
 
     public override string Say() => "wait until what was stopped has let go";
@@ -26,11 +30,12 @@ public sealed record AwaitRelease(ImmutableArray<string> Modules, ImmutableArray
 
     public override void Run(IKernel kernel, Limits limits)
     {
-        var until = kernel.Uptime + _patience;
+        var patience = Users.Any(u => u.KeepsASession() || u.Of.Session is not null) ? _patienceWithSessions : _patience;
+        var until = kernel.Uptime + patience;
         while (WhyNot(kernel) is { } busy)
         {
             if (kernel.Uptime >= until)
-                throw new KernelRefused(Say(), Errno.Busy, $"{busy}, {_patience.TotalSeconds:0} s after everything was stopped");
+                throw new KernelRefused(Say(), Errno.Busy, $"{busy}, {patience.TotalSeconds:0} s after everything was stopped");
             kernel.Pause(_between);
         }
     }

@@ -38,11 +38,5 @@ static class Containers
     public static void Start(Container container, IKernel kernel, Limits limits) =>
         kernel.Demand(limits.Users, Program(container), "start", container.Id);
 
-    static string Program(Container container) => container.Kind switch
-    {
-        ContainerKind.Lxc => Programs.Pct,
-        ContainerKind.Docker => Programs.Docker,
-        ContainerKind.Podman => Programs.Podman,
-        _ => throw new ArgumentOutOfRangeException(nameof(container)),
-    };
+    static string Program(Container container) => Programs.Of(container.Kind);
 }

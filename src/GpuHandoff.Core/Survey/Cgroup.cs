@@ -53,7 +53,7 @@ public static class Cgroup
             if (!login && IsUnit(part))
                 return new(Unit: part);
         }
-        return null;
+        return parts is ["user.slice", var user, var session, ..] ? new() { Session = $"{user}/{session}" } : null;
     }
 
     static Container? ContainerOf(string part, string next, bool first) => part switch

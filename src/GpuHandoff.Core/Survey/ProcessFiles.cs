@@ -10,12 +10,17 @@ public static class ProcessFiles
     static readonly string[] _interpreters = ["python", "java", "node", "ruby", "perl", "php", "bash", "sh", "dash", "dotnet", "mono"];
 
     // Uid:	1000	1000	1000	1000          real, effective, saved, file system
-    public static uint? User(string status)
+    public static uint? User(string status) => Real(status, "Uid:");
+
+    // Gid:	1000	1000	1000	1000
+    public static uint? Group(string status) => Real(status, "Gid:");
+
+    static uint? Real(string status, string key)
     {
         foreach (var line in status.Split('\n'))
         {
-            if (line.StartsWith("Uid:", StringComparison.Ordinal)
-                && line["Uid:".Length..].Split('\t', StringSplitOptions.RemoveEmptyEntries) is [var real, ..]
+            if (line.StartsWith(key, StringComparison.Ordinal)
+                && line[key.Length..].Split('\t', StringSplitOptions.RemoveEmptyEntries) is [var real, ..]
                 && uint.TryParse(real, NumberStyles.None, CultureInfo.InvariantCulture, out var user))
             {
                 return user;

@@ -142,18 +142,25 @@ public static class Surveyor
         };
         machine = Displays.Add(machine, kernel);
         machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
+        if (target is not null)
+            machine = machine with { HostTargets = HostUnits.Targets(gpus.Select(g => g.Address), kernel) };
         return target == Target.Vfio ? Explained(machine, kernel) : machine;
     }
 
     /// <summary>What only those want to know who may have to stop users: who we are ourselves, and what interrupts without a user mean.</summary>
     static Machine Explained(Machine machine, IKernel kernel)
     {
-        if (machine.Users is not [])
+        machine = machine with { Containers = LxcConfig.Running(kernel) };
+        if (machine.Users is not [] || machine.Containers is not [])
         {
             machine = machine with
             {
                 Ourselves = Ourselves(kernel),
                 OurOwn = Cgroup.Parse(kernel.Read(Sys.Proc / "self/cgroup") ?? ""),
+                Managers = Managers(machine, kernel),
+                DisplayManager = machine.Users.Any(u => u.KeepsASession() || (u.Of.Session is not null && u.HasAScreen()) || IsDisplayManager(u.Of.Unit))
+                    ? HostUnits.ActiveDisplayManager(kernel) : null,
+                Mps = machine.Users.Any(u => u.IsMps()) ? MpsProcesses.Daemons(kernel) : [],
             };
         }
         // Asking starts nvidia-smi, and that opens the card: only where nothing else explains what is seen.
@@ -166,6 +173,16 @@ public static class Surveyor
             ],
         };
     }
+
+    static ImmutableArray<ContainerKind> Managers(Machine machine, IKernel kernel) =>
+    [
+        .. machine.Users.Select(u => u.Of.Container).OfType<Container>().Concat(machine.Containers.Select(c => c.Container))
+            .Select(c => c.Kind).Distinct().Where(kind => kernel.Exists(new(Programs.Of(kind)))),
+    ];
+
+    // The alias display-manager.service leads to one of these; each keeps its X server in its own unit.
+    static bool IsDisplayManager(string? unit) => unit is HostUnits.DisplayManager
+        or "gdm.service" or "gdm3.service" or "sddm.service" or "lightdm.service" or "lxdm.service" or "xdm.service" or "greetd.service" or "ly.service" or "slim.service" or "nodm.service";
 
     static bool IsOpen(Gpu gpu, Machine machine) => machine.Nodes.Where(n => n.Path == $"/dev/nvidia{gpu.Minor}")
         .Concat(gpu.Functions.SelectMany(f => f.Nodes)).Any(n => machine.Users.Any(u => u.Node.IsSameDevice(n.Node)));

@@ -33,6 +33,7 @@ sealed class Switches
     {
         foreach (var option in new Option[] { _gpu, _by, _accept, _stopUsers, _loseConsole, _claim, _reset, _allowRescan, _bar1, _json, _root })
             command.Options.Add(option);
+        command.Validators.Add(RestartIds.Check);
     }
 
     /// <summary>Those of a command that changes something.</summary>
@@ -45,6 +46,8 @@ sealed class Switches
         };
         foreach (var option in options.Where(o => leaves || (o != _stopUsers && o != _loseConsole)))
             command.Options.Add(option);
+        if (leaves)
+            command.Validators.Add(RestartIds.Check);
     }
 
     public Wish Read(ParseResult parsed)
@@ -67,7 +70,7 @@ sealed class Switches
         Add(_by, "free-by", (policy, by) => policy with { By = by!.Value });
         Add(_accept, "accept-neighbours", (policy, accepted) => policy with { Accepted = [.. accepted] });
         Add(_claim, "claim", (policy, claim) => policy with { Claim = claim });
-        Add(_stopUsers, "users", (policy, stop) => policy with { StopUsers = stop });
+        Add(_stopUsers, "users", (policy, stop) => stop ? policy with { Users = policy.Users.Everybody() } : policy);
         Add(_loseConsole, "lose-console", (policy, lose) => policy with { LoseConsole = lose });
         Add(_reset, "reset-first", (policy, reset) => policy with { ResetFirst = reset });
         Add(_allowRescan, "resets", (policy, allow) => allow ? policy with { Resets = [.. policy.Resets.Union([Machines.Rung.Rescan])] } : policy);
@@ -75,6 +78,8 @@ sealed class Switches
         Add(_timeout, "limits.total", (policy, total) => policy with { Limits = policy.Limits with { Total = total!.Value } });
         Add(_callTimeout, "limits.call", (policy, call) => policy with { Limits = policy.Limits with { Write = call!.Value, Module = call.Value } });
         Add(_wait, "wait", (policy, wait) => policy with { Patience = wait!.Value });
+        if (RestartIds.Said() is { Length: > 0 } ids)
+            flags.Add(new("users.container", new(RestartIds.Name, 0), policy => policy with { Users = policy.Users with { Restarted = ids } }));
         return flags.ToImmutable();
     }
 

@@ -100,10 +100,11 @@ sealed class Mortal : IKernel
         _kernel.RemoveNode(path);
     }
 
-    public ProgramResult RunProgram(string program, IReadOnlyList<string> arguments, TimeSpan budget)
+    public ProgramResult RunProgram(
+        string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null)
     {
         Live();
-        return _kernel.RunProgram(program, arguments, budget);
+        return _kernel.RunProgram(program, arguments, budget, input, environment);
     }
 
     public void Signal(int pid, ulong started, ProcessSignal signal)

@@ -15,8 +15,6 @@ public class HandingOver
     const string Gpu = "0000:01:00.0";
     const string Audio = "0000:01:00.1";
 
-    static readonly Policy _unbind = Policy.Default with { By = FreeBy.Unbind };
-
     [Fact]
     public void The_only_gpu_is_freed_by_unloading_and_these_are_all_the_writes()
     {
@@ -81,7 +79,7 @@ public class HandingOver
     [MemberData(nameof(RoundTrips))]
     public void Two_opposite_runs_leave_the_machine_as_it_was(string name)
     {
-        foreach (var policy in new[] { Policy.Default, _unbind }.Select(p => p with { StopUsers = true, LoseConsole = true }))
+        foreach (var policy in new[] { FreeBy.Auto, FreeBy.Unbind }.Select(Everywhere.FaultSweep.Of))
         {
             var desk = new Desk(Hosts.All.First(h => h.Name == name).Boot());
             var gpu = desk.Survey().NvidiaGpus().Any() ? "0" : desk.Survey().Gpus[0].Address.ToString();

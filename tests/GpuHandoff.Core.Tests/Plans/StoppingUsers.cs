@@ -8,14 +8,14 @@ using GpuHandoff.Steps;
 
 namespace GpuHandoff.Core.Tests.Plans;
 
-/// <summary>With --stop-users whoever has the card is made to let go, and started again on the way back.</summary>
+/// <summary>Whoever has the card is made to let go where the policy lets the plan, and started again on the way back.</summary>
 public class StoppingUsers
 {
     const string Gpu = "0000:01:00.0";
     const string Persistenced = "nvidia-persistenced.service";
 
     static readonly PciAddress _gpu = new(0, 1, 0, 0);
-    static readonly Policy _stop = Policy.Default with { StopUsers = true };
+    static readonly Policy _stop = Policy.Default with { Users = UsersPolicy.Default.Everybody() };
 
     [Fact]
     public void Without_being_asked_nobody_is_stopped_and_the_refusal_tells_how_to_ask()
@@ -24,7 +24,9 @@ public class StoppingUsers
         var finding = desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem();
         finding.Code.ShouldBe("gpu-in-use");
         finding.Evidence.ShouldContain(line => line.Contains("ollama") && line.Contains("/dev/nvidia0"));
+        finding.Evidence.ShouldAllBe(line => !line.Contains("persiste"), "NVIDIA's own daemon is not what stands in the way");
         finding.Hint.ShouldContain("--stop-users");
+        finding.Hint.ShouldContain("users: {unit: {ollama.service: restart}}");
     }
 
     [Fact]
@@ -342,7 +344,8 @@ public class StoppingUsers
     public void Persistence_mode_is_refused_by_its_name_where_nobody_asked_to_end_it()
     {
         var desk = new Desk(Hosts.LegacyPersistence());
-        var finding = desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem();
+        var nobody = Policy.Default with { Users = UsersPolicy.Default with { Nvidia = Treatment.Refuse } };
+        var finding = desk.Refused(Target.Vfio, "01:00", nobody).Findings.ShouldHaveSingleItem();
         finding.Hint.ShouldContain("it is in persistence mode");
         finding.Hint.ShouldContain("--stop-users");
     }

@@ -49,6 +49,14 @@ public class ReadingGarbage(ITestOutputHelper output)
         ["driver version"] = ("580.126.20", text => DriverVersion.TryParse(text, out _)),
         ["cgroup"] = (
             "12:devices:/lxc/107/ns\n0::/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope\n", text => Cgroup.Parse(text)),
+        ["LXC config"] = (
+            "arch: amd64\ndev0: /dev/nvidia0,mode=0666\nlxc.mount.entry: /dev/dri dev/dri none bind,optional,create=dir\nlxc.cgroup2.devices.allow = c 195:* rwm\n[old]\ndev1: /dev/nvidia1\n",
+            text => LxcConfig.Parse(new(ContainerKind.Lxc, "107"), text)),
+        ["systemctl show"] = (
+            "Id=gpu-handoff-host@0000:01:00.0.target\nActiveState=active\nBoundBy=ollama.service jellyfin.service\n\nId=ollama.service\nActiveState=inactive\n",
+            text => UnitProperties.Parse(text).ForEach(unit => UnitProperties.List(unit, "BoundBy"))),
+        ["environ"] = ("CUDA_MPS_PIPE_DIRECTORY=/run/mps\0PATH=/usr/bin\0CUDA_VISIBLE_DEVICES=0\0", text => MpsProcesses.Environment(text)),
+        ["group"] = ("Name:\tollama\nUid:\t1000\t1000\t1000\t1000\nGid:\t1000\n", text => ProcessFiles.Group(text)),
         ["stat"] = ("4211 (a) b) S 1 4211 4211 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1 2\n", text => ProcessStat.Parse(text)),
         ["status"] = ("Name:\tollama\nUid:\t1000\t1000\t1000\t1000\nGid:\t1000\n", text => ProcessFiles.User(text)),
         ["passwd"] = ("root:x:0:0:root:/root:/bin/bash\nollama:x:1000:1000::/home:/bin/sh\n", text => ProcessFiles.NameOf(1000, text)),

@@ -1,0 +1,28 @@
+using System.Collections.Immutable;
+
+namespace GpuHandoff.Machines;
+
+/// <summary>A running control daemon of CUDA MPS with its servers' PIDs.</summary>
+public sealed record RunningMps(MpsDaemon Daemon, ImmutableArray<int> Servers);
+
+/// <summary>
+/// A control daemon of CUDA MPS that no unit owns: started by hand or by a script. Known by its pipe directory, which it
+/// has to itself; its servers, which have the cards open, are its children.
+/// </summary>
+/// <param name="Pipes">CUDA_MPS_PIPE_DIRECTORY.</param>
+/// <param name="Environment">What it was told of MPS and of the cards, a <c>NAME=VALUE</c> a line.</param>
+public sealed record MpsDaemon(string Pipes, uint User, uint Group, string Environment)
+{
+    /// <summary>What the kernel keeps of both programs' names (include/linux/sched.h:TASK_COMM_LEN).</summary>
+    public const string Comm = "nvidia-cuda-mps";
+
+    public const string PipesName = "CUDA_MPS_PIPE_DIRECTORY";
+
+    /// <summary>nvidia-cuda-mps-control(1), "Environment".</summary>
+    public const string DefaultPipes = "/tmp/nvidia-mps";
+
+    /// <summary>The units in which we started one again. They are gone with their daemon, so there is nothing to start.</summary>
+    public const string OurUnits = "gpu-handoff-mps-";
+
+    public override string ToString() => $"CUDA MPS ({Pipes})";
+}

@@ -1,0 +1,58 @@
+using System.Collections.Immutable;
+
+namespace GpuHandoff.Machines;
+
+/// <summary>A device that a container may open, by number. <c>c 195:* rwm</c>: every minor.</summary>
+public sealed record DeviceRule(uint Major, uint? Minor)
+{
+    public bool Allows(DeviceNode node) => node.Major == Major && (Minor is null || Minor == node.Minor);
+}
+
+/// <summary>A container of Proxmox that runs, with the devices that its config gives it.</summary>
+/// <param name="Nodes">The host's paths: <c>/dev/nvidia0</c>, <c>/dev/dri</c>.</param>
+public sealed record RunningContainer(Container Container, ImmutableArray<string> Nodes, ImmutableArray<DeviceRule> Rules)
+{
+    /// <summary>
+    /// Whether it was given a card. Nodes that belong to every card (nvidiactl, nvidia-uvm) count where no card's own is
+    /// named: with the whole stack gone they are stale as well, uvm's number is another one after each load.
+    /// </summary>
+    public bool Has(Gpu gpu, Machine machine, bool wholeStack)
+    {
+        // Its own nodes first: who names one card's does not mean another's.
+        var own = NodesOf(gpu, machine);
+        if (own.Any(n => Names(n.Path)) || Names(gpu.Address))
+            return true;
+        var exact = Rules.Where(r => r.Minor is not null && !IsShared(r, machine)).ToList();
+        if (exact.Exists(r => own.Any(n => r.Allows(n.Node))))
+            return true;
+        if (gpu.Display().Owner.Driver == "nvidia")
+        {
+            var shared = Nodes.Any(IsSharedNode) || Rules.Any(r => IsShared(r, machine));
+            var another = exact.Count > 0 || Nodes.Any(IsOneCards);
+            return (shared && (wholeStack || !another)) || (wholeStack && Nodes.Any(IsNvidias));
+        }
+        return Nodes.Contains("/dev/dri") && !Nodes.Any(IsOneCards);
+    }
+
+    bool Names(string path) => Nodes.Contains(path);
+
+    // /dev/dri/by-path/pci-0000:01:00.0-card
+    bool Names(PciAddress gpu) => Nodes.Any(n => n.Contains($"pci-{gpu}-", StringComparison.Ordinal));
+
+    static ImmutableArray<NamedNode> NodesOf(Gpu gpu, Machine machine) =>
+        [.. machine.Nodes.Where(n => n.Path == $"/dev/nvidia{gpu.Minor}"), .. gpu.Functions.SelectMany(f => f.Nodes)];
+
+    static bool IsNvidias(string path) => path.StartsWith("/dev/nvidia", StringComparison.Ordinal);
+
+    static bool IsOneCards(string path) => (IsNvidias(path) && path.Length > "/dev/nvidia".Length && char.IsAsciiDigit(path["/dev/nvidia".Length]))
+        || path.StartsWith("/dev/dri/", StringComparison.Ordinal);
+
+    static bool IsSharedNode(string path) => path == "/dev/dri" || (IsNvidias(path) && !IsOneCards(path));
+
+    // 195:* is every card; 195:255 is nvidiactl, 195:254 nvidia-modeset (nvidia/nv-chardev-numbers.h). uvm's number is today's.
+    static bool IsShared(DeviceRule rule, Machine machine) => rule switch
+    {
+        { Major: 195 or 226, Minor: null } or { Major: 195, Minor: 254 or 255 } => true,
+        _ => machine.Nodes.Any(n => n.Node.Major != 195 && rule.Allows(n.Node)),
+    };
+}

@@ -1,0 +1,82 @@
+using System.Collections.Immutable;
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Survey;
+
+/// <summary>What systemd tells of the host's units around a card. Asked through systemctl, and only where there is reason to.</summary>
+static class HostUnits
+{
+    public const string DisplayManager = "display-manager.service";
+
+    const int Deepest = 4;
+
+    // systemd.unit(5), the unit search path; what is made at run time (/run) is not installed.
+    static readonly string[] _installed =
+        ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+    /// <summary>The targets of these cards; none where the template is not installed, and then systemd is not asked.</summary>
+    public static ImmutableArray<HostTarget> Targets(IEnumerable<PciAddress> gpus, IKernel kernel)
+    {
+        if (!_installed.Any(folder => kernel.Exists(new SysPath(folder) / HostTarget.Template)))
+            return [];
+        var addresses = gpus.ToDictionary(HostTarget.UnitOf);
+        var units = Show(addresses.Keys, kernel);
+        return
+        [
+            .. from unit in units
+               let name = unit.GetValueOrDefault("Id", "")
+               where addresses.ContainsKey(name)
+               let active = IsActive(unit)
+               select new HostTarget(addresses[name], name, active, active ? BoundTo(unit, kernel) : []),
+        ];
+    }
+
+    /// <summary>The unit that display-manager.service stands for, where it is active.</summary>
+    public static string? ActiveDisplayManager(IKernel kernel) =>
+        Ask(["show", "--property=Id,ActiveState", "--", DisplayManager], kernel) is [var unit] && IsActive(unit)
+            ? unit.GetValueOrDefault("Id", DisplayManager)
+            : null;
+
+    /// <summary>
+    /// Active units that a stop job takes down with one (systemd.unit(5): BindsTo=, PartOf= and Requires= of theirs), and
+    /// those that hang on them in turn.
+    /// </summary>
+    static ImmutableArray<string> BoundTo(Dictionary<string, string> target, IKernel kernel)
+    {
+        List<string> bound = [];
+        var seen = new HashSet<string>(StringComparer.Ordinal);
+        var next = Dependants(target).Where(seen.Add).ToList();
+        for (var depth = 0; next.Count > 0 && depth < Deepest; depth++)
+        {
+            var active = Show(next, kernel).Where(IsActive).ToList();
+            bound.AddRange(active.Select(u => u.GetValueOrDefault("Id", "")).Where(u => u.Length > 0 && !bound.Contains(u)));
+            next = [.. active.SelectMany(Dependants).Where(seen.Add)];
+        }
+        return [.. bound];
+    }
+
+    static IEnumerable<string> Dependants(Dictionary<string, string> unit) =>
+        ((string[])["BoundBy", "ConsistsOf", "RequiredBy"]).SelectMany(property => UnitProperties.List(unit, property));
+
+    static bool IsActive(Dictionary<string, string> unit) =>
+        unit.GetValueOrDefault("ActiveState", "") is "active" or "reloading" or "refreshing" or "activating";
+
+    static List<Dictionary<string, string>> Show(IEnumerable<string> units, IKernel kernel) =>
+        Ask(["show", "--property=Id,ActiveState,BoundBy,ConsistsOf,RequiredBy", "--", .. units], kernel);
+
+    static List<Dictionary<string, string>> Ask(IReadOnlyList<string> arguments, IKernel kernel)
+    {
+        try
+        {
+            var (exit, output) = kernel.RunProgram(Programs.Systemctl, arguments, Limits.Default.Program);
+            return exit == 0 ? UnitProperties.Parse(output) : [];
+        }
+        catch (KernelRefused)
+        {
+            // A machine without systemd, or a recorded one.
+            return [];
+        }
+    }
+}

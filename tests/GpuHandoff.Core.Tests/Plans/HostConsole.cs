@@ -151,6 +151,7 @@ public class HostConsole
         {
             var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
             var before = desk.Picture();
+            desk.Planned(Target.Vfio, policy: policy).Steps().OfType<DetachConsole>().ShouldBeEmpty();
             desk.Done(Target.Vfio, policy: policy);
             Fbcon(desk).ShouldNotBeNull().Bound.ShouldBeTrue();
             desk.Kernel.Describe().ShouldContain("i915drmfb");

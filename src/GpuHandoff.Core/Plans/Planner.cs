@@ -96,7 +96,11 @@ public static class Planner
         foreach (var stop in stopping.Steps)
             phases.Add("users", stop);
         if (stopping.Users is not [])
-            phases.Add("users", new AwaitRelease(unload ? Stopping.MustBeFree(machine) : [], stopping.Users));
+        {
+            // fbcon lets go of its module later, when the console is detached.
+            ImmutableArray<string> free = unload ? [.. Stopping.MustBeFree(machine).Where(m => TextConsole.HoldsOf(m, machine, goal.Gpus) == 0)] : [];
+            phases.Add("users", new AwaitRelease(free, stopping.Users));
+        }
         if (stopping.Ended() is { } ended)
             notes.Add(ended);
         notes.AddRange(stopping.Notes);
@@ -108,6 +112,9 @@ public static class Planner
         // Siblings first: the one that might block (an open sound card) blocks before the card itself is touched.
         foreach (var function in leaving.Where(f => !f.Class.IsDisplay()))
             phases.Add("siblings", new Rebind(function.Address, function.Owner, Owner.VfioKept));
+
+        // Last before the cards themselves: as long as something else may still fail, the terminals stay readable.
+        LeaveConsole(phases, notes, machine, goal, policy, [.. leaving.Select(f => f.Address)]);
 
         // A card without a driver, or on another one than nvidia: no modules of ours to think of.
         foreach (var function in leaving.Where(f => f.Class.IsDisplay() && !onNvidia.Contains(f)))
@@ -167,8 +174,51 @@ public static class Planner
         {
             BootId = machine.BootId,
             Notes = notes.ToImmutable(),
-            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy, stopping)).OfType<Home>()],
+            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, goal, policy, stopping)).OfType<Home>()],
         };
+    }
+
+    /// <summary>The text console off cards that it is on alone, and the firmware's picture out of their memory.</summary>
+    static void LeaveConsole(
+        Phases phases, ImmutableArray<string>.Builder notes, Machine machine, Goal goal, Policy policy, ImmutableArray<PciAddress> leaving)
+    {
+        var cards = goal.Gpus.Where(g => leaving.Contains(g.Address)).ToList();
+        var firmware = cards.SelectMany(g => TextConsole.FirmwareOn(machine, g)).ToList();
+        if (cards is not [] && TextConsole.On(machine, goal.Gpus) is { } console && console.IsOnFrameBuffers())
+            phases.Add("console", new DetachConsole(console.Name, Addresses(goal), [.. firmware.Select(d => d.Device)]));
+        // fbcon first: a picture that is taken from under it has crashed a host (H24).
+        foreach (var display in firmware)
+            phases.Add("console", new ReleaseFirmwareDisplay(display));
+        foreach (var card in cards.Where(g => policy.For(g).LoseConsole))
+        {
+            if (TextConsole.LostWith(machine, card, goal.Gpus) is { } lost)
+                notes.Add($"the host's text console, on {lost}, ends when {Owner.Vfio} gets {card.Slot()}, and nothing but a boot brings it back: agreed to (--lose-console)");
+        }
+    }
+
+    /// <summary>The text console back on the cards that it was on, after everything that its frame buffers need.</summary>
+    static IEnumerable<Step> ReturnConsole(Machine machine, ImmutableArray<Home> homes, bool moves, ImmutableArray<string>.Builder notes)
+    {
+        foreach (var home in homes)
+        {
+            if (home.Console is not { } console || (!moves && TextConsole.OnFrameBuffers(machine) is not null))
+                continue;
+            var left = machine.FirmwareDisplays.Where(d => console.OfFirmware().Any(k => k.Device == d.Device)).ToList();
+            foreach (var display in left.Where(d => !d.Bound))
+                yield return new BindFirmwareDisplay(display);
+            var drivers = console.OfFirmware() is [] && console.FrameBuffers is not [];
+            if (drivers || left is not [] || TextConsole.MakesItsOwn(Parameters(homes, "nvidia_drm")))
+            {
+                yield return new RestoreConsole(
+                    new VtConsole("", console.Vt, Bound: true).IsVgaText() ? TextConsole.FrameBufferName : console.Vt,
+                    [home.Gpu], [.. left.Select(d => d.Device)]);
+            }
+            else
+            {
+                notes.Add($"the text console does not come back before the next boot: it was the firmware's, which {Owner.Vfio} took away"
+                    + (machine.Gpus.FirstOrDefault(g => g.Address == home.Gpu) is { } gpu ? $"; for another time: {ConsoleWouldBeLost.Remedy(machine, gpu)}" : ""));
+            }
+        }
     }
 
     /// <summary>The power settings that a lent card keeps; null where it has them, or the kernel has no such files.</summary>
@@ -354,9 +404,14 @@ public static class Planner
                where home?.Functions.All(f => f.Owner.Driver != Owner.Vfio) == true || (home is not null && policy.For(gpu).Claim)
                select gpu.Address,
         ];
-        // A record that stays (vfio-pci was the card's home) would have its services started with every return: only with
-        // one that moves something.
-        foreach (var step in Restart(machine, goal, [.. homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty())]))
+        // A record that stays (vfio-pci was the home of a function) would have console and services brought back with every
+        // return: only with one that moves something.
+        var finished = homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty()).ToImmutableArray();
+        // After nvidia_drm, whose frame buffer it is on, and before a display manager is started on the card.
+        foreach (var step in ReturnConsole(machine, finished, !phases.IsEmpty(), notes).ToList())
+            phases.Add("console", step);
+
+        foreach (var step in Restart(machine, goal, finished))
             phases.Add("users", step);
         // Nobody wrote down what was up before: the card is the host's from now on, and so is all that hangs on it.
         var comes = !phases.IsEmpty();
@@ -467,7 +522,7 @@ public static class Planner
     /// Where each function comes from. What an earlier, unfinished run wrote down counts for functions that show its
     /// traces: no driver, vfio-pci, or an override that was ours.
     /// </summary>
-    static Home? Keep(Machine machine, Gpu gpu, Policy policy, Stopping stopping)
+    static Home? Keep(Machine machine, Gpu gpu, Goal goal, Policy policy, Stopping stopping)
     {
         var kept = machine.HomeOf(gpu);
         // Another card has a record of its own, and two would contradict each other.
@@ -488,6 +543,8 @@ public static class Planner
             kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : [])
         {
             Stopped = [.. (kept?.Stopped ?? []).Union(stopping.Remembered(gpu))],
+            // A run that was killed may have detached it already.
+            Console = TextConsole.HomeOf(machine, gpu, goal.Gpus) ?? kept?.Console,
             // Nobody can ask a card for it that NVIDIA's driver does not have, and the policy may go by it.
             Uuid = gpu.Uuid ?? kept?.Uuid,
         };
@@ -511,7 +568,8 @@ public static class Planner
     // Records hold arrays, whose equality is that of references.
     static bool Same(Home a, Home b) => a.BootId == b.BootId && a.Functions.SequenceEqual(b.Functions)
         && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes)
-        && a.Stopped.SequenceEqual(b.Stopped) && a.Uuid == b.Uuid;
+        && a.Stopped.SequenceEqual(b.Stopped) && a.Uuid == b.Uuid
+        && (b.Console is null ? a.Console is null : b.Console.IsSameAs(a.Console));
 
     static bool Available(Machine machine, string driver) =>
         machine.Drivers.Contains(driver) || machine.Loadable.Contains(Profile.ModuleOf(driver));

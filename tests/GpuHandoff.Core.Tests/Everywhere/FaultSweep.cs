@@ -258,6 +258,7 @@ public class FaultSweep
     internal static Policy Of(FreeBy way) => Policy.Default with
     {
         By = way,
+        LoseConsole = true,
         Users = UsersPolicy.Default.Everybody() with { DisplayManager = Treatment.Restart },
     };
 }

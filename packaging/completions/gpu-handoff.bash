@@ -22,11 +22,11 @@ _gpu_handoff() {
             '') words='status plan to_vfio to_nvidia to_host handoff recover demo version --help --version' ;;
             status) words='--gpu --root --json --verbose --help' ;;
             plan)
-                words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --claim --reset --allow-rescan --bar1-size
+                words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --lose-console --claim --reset --allow-rescan --bar1-size
                     --json --root --help'
                 ;;
-            handoff) words="vfio nvidia host $acting --stop-users" ;;
-            to_vfio | to-vfio) words="$acting --stop-users" ;;
+            handoff) words="vfio nvidia host $acting --stop-users --lose-console" ;;
+            to_vfio | to-vfio) words="$acting --stop-users --lose-console" ;;
             to_nvidia | to-nvidia | to_host | to-host) words=$acting ;;
             recover) words='--no-wait --unwedge --json --quiet --verbose --help' ;;
             *) words='--help' ;;

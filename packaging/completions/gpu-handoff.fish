@@ -25,6 +25,8 @@ complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l accept-nei
     -d 'A stranger in the IOMMU group that may go too'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from plan to_vfio to-vfio handoff' -l stop-users \
     -d 'Stop what uses the GPU instead of refusing'
+complete -c gpu-handoff -n '__fish_seen_subcommand_from plan to_vfio to-vfio handoff' -l lose-console \
+    -d 'Even where the text console ends with it until the next boot'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l claim \
     -d 'Take to the host even what was on vfio-pci before'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l reset -d 'Reset the card before vfio-pci gets it'

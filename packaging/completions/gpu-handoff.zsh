@@ -2,7 +2,7 @@
 # zsh completion for gpu-handoff. Goes to share/zsh/site-functions/_gpu-handoff.
 
 local -a commands looking acting common
-local stopping
+local -a leaving
 commands=(
     'status:print one line a function'
     'plan:print what a hand-over would do'
@@ -27,7 +27,10 @@ looking=(
     '--allow-rescan[the last resort: the slot off the bus and a rescan]'
     '--bar1-size[the size of BAR 1 in the VM]:size:'
 )
-stopping='--stop-users[stop what uses the GPU instead of refusing]'
+leaving=(
+    '--stop-users[stop what uses the GPU instead of refusing]'
+    '--lose-console[even where the text console ends with it until the next boot]'
+)
 acting=(
     '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]'
     '--timeout[how long the steps may take together]:seconds:'
@@ -50,7 +53,7 @@ case $words[2] in
         ;;
     plan)
         shift words; ((CURRENT--))
-        _arguments $common $looking $stopping '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
+        _arguments $common $looking $leaving '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
         ;;
     recover)
         shift words; ((CURRENT--))
@@ -60,11 +63,11 @@ case $words[2] in
         ;;
     handoff)
         shift words; ((CURRENT--))
-        _arguments $common $looking $stopping $acting '1:target:(vfio nvidia host)'
+        _arguments $common $looking $leaving $acting '1:target:(vfio nvidia host)'
         ;;
     to_vfio|to-vfio)
         shift words; ((CURRENT--))
-        _arguments $common $looking $stopping $acting
+        _arguments $common $looking $leaving $acting
         ;;
     to_nvidia|to-nvidia|to_host|to-host)
         shift words; ((CURRENT--))

@@ -13,6 +13,7 @@ sealed record DrmCard(int Index, PciDevice Device, string Module, bool Modeset)
 sealed class Drm(SimulatedKernel kernel)
 {
     readonly List<DrmCard> cards = [];
+    readonly HashSet<int> platformCards = [];
 
     public IReadOnlyList<DrmCard> Cards => cards;
 
@@ -20,11 +21,34 @@ sealed class Drm(SimulatedKernel kernel)
 
     public DrmCard? FindByMinor(uint minor) => cards.Find(card => minor == card.Index || minor == 128 + card.Index);
 
+    /// <summary>A frame buffer comes with the first monitor.</summary>
+    public bool HasMonitors { get; set; } = true;
+
+    /// <summary>Numbers of cards that are no PCI function's: simpledrm's.</summary>
+    public IEnumerable<int> PlatformCards => platformCards;
+
+    int FreeIndex() => Enumerable.Range(0, 64).First(free => !platformCards.Contains(free) && cards.TrueForAll(card => card.Index != free));
+
+    /// <summary>drivers/gpu/drm/sysfb/simpledrm.c: no DRIVER_RENDER, so no render node.</summary>
+    public int TakeForPlatform()
+    {
+        var index = FreeIndex();
+        platformCards.Add(index);
+        kernel.Nodes.Put($"/dev/dri/card{index}", new(226, (uint)index, 0x1b0, 0, 44));
+        return index;
+    }
+
+    public void FreePlatform(int index)
+    {
+        platformCards.Remove(index);
+        kernel.Nodes.Drop($"/dev/dri/card{index}");
+    }
+
     /// <summary>drivers/gpu/drm/drm_drv.c:drm_dev_register, and the fbdev emulation on top.</summary>
     /// <param name="framebuffer">The name of the fbdev that comes with it, null for none.</param>
     public void Register(PciDevice device, string module, bool modeset, string? framebuffer)
     {
-        var index = Enumerable.Range(0, 64).First(free => cards.TrueForAll(card => card.Index != free));
+        var index = FreeIndex();
         var card = new DrmCard(index, device, module, modeset);
         cards.Add(card);
         // devtmpfs makes these nodes and takes them away.
@@ -34,7 +58,8 @@ sealed class Drm(SimulatedKernel kernel)
             return;
         // drivers/video/aperture.c:aperture_remove_conflicting_pci_devices: for good, until the next boot.
         kernel.Consoles.EvictFirmware(device);
-        kernel.Consoles.Add(framebuffer, device, module);
+        if (HasMonitors)
+            kernel.Consoles.Add(framebuffer, device, module);
     }
 
     public void Unregister(DrmCard card)

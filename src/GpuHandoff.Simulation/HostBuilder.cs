@@ -16,7 +16,8 @@ public sealed class HostBuilder
     bool hasNvidia;
     bool iommu = true;
     bool canUnload = true;
-    (string Name, string Gpu)? firmware;
+    (string Kind, string Gpu, bool Below)? firmware;
+    bool vgaText;
 
     public HostBuilder With(params IEnumerable<PciHardware> functions)
     {
@@ -76,10 +77,18 @@ public sealed class HostBuilder
         return this;
     }
 
-    /// <summary>The firmware's framebuffer (<c>EFI VGA</c>, <c>simple</c>) on a GPU; the console is on it.</summary>
-    public HostBuilder WithFirmwareConsole(string gpu, string name = "EFI VGA")
+    /// <summary>The firmware's picture (<see cref="FirmwarePicture.Kind"/>) on a GPU; the console is on it.</summary>
+    /// <param name="below">Whether its device tells which card it is on.</param>
+    public HostBuilder WithFirmwareConsole(string gpu, string kind = "EFI VGA", bool below = true)
     {
-        firmware = (name, gpu);
+        firmware = (kind, gpu, below);
+        return this;
+    }
+
+    /// <summary>Booted by a BIOS, and the console is the boot card's VGA text mode.</summary>
+    public HostBuilder WithVgaText()
+    {
+        vgaText = true;
         return this;
     }
 
@@ -107,8 +116,9 @@ public sealed class HostBuilder
             kernel.Bus.Plug(iommu ? function : function with { IommuGroup = null });
         foreach (var (address, to) in overrides)
             kernel.Device(address).Override = to;
-        if (firmware is var (name, gpu))
-            kernel.Consoles.Add(name, kernel.Device(gpu), null);
+        kernel.Consoles.HasVgaText = vgaText;
+        if (firmware is var (kind, gpu, below))
+            kernel.Consoles.Boot(new(kind, kernel.Device(gpu), below));
 
         var files = Catalogue.Host(kernel).Concat(Catalogue.Vfio(kernel));
         if (hasNvidia)

@@ -31,7 +31,15 @@ public static class Hosts
         ("datacenter-gpu", () => DatacenterGpu()),
         ("already-on-vfio", () => AlreadyOnVfio()),
         ("firmware-console", () => FirmwareConsole()),
+        ("simpledrm-console", () => SimpledrmConsole()),
+        ("vesa-console", () => VesaConsole()),
+        ("vga-text-console", () => VgaTextConsole()),
+        ("datacenter-console", () => DatacenterConsole()),
         ("nvidia-console", () => NvidiaConsole()),
+        ("nvidia-console-580", () => NvidiaConsole(new("580.126.20"))),
+        ("nvidia-console-old-kernel", () => NvidiaConsoleOnAnOldKernel()),
+        ("nouveau-console", () => NouveauConsole()),
+        ("console-on-the-other-card", () => ConsoleOnTheOtherCard()),
         ("vfio-built-in", () => VfioBuiltIn()),
         ("resizable-bar", () => ResizableBar()),
         ("busy-services", () => BusyServices()),
@@ -104,14 +112,16 @@ public static class Hosts
     public static SimulatedKernel NoIommu(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).WithoutIommu().Boot();
 
     /// <summary>A 3D controller without audio or VGA (class 0302).</summary>
-    public static SimulatedKernel DatacenterGpu(DriverOption? driver = null) => Nvidia(driver,
-        [
-            RootPort(1),
-            Function(1, 0, 0x2330, 0x030200) with
-            {
-                SubsystemVendor = 0x10de, SubsystemDevice = 0x16c1, ResetMethods = ["flr"], Resources = Bars(1), Model = "NVIDIA H100 80GB HBM3",
-            },
-        ]).Boot();
+    public static SimulatedKernel DatacenterGpu(DriverOption? driver = null) => Nvidia(driver, DatacenterCard()).Boot();
+
+    static IReadOnlyList<PciHardware> DatacenterCard() =>
+    [
+        RootPort(1),
+        Function(1, 0, 0x2330, 0x030200) with
+        {
+            SubsystemVendor = 0x10de, SubsystemDevice = 0x16c1, ResetMethods = ["flr"], Resources = Bars(1), Model = "NVIDIA H100 80GB HBM3",
+        },
+    ];
 
     /// <summary>The GPU went to vfio-pci at boot (overrides set in the initramfs); NVIDIA's modules were never loaded.</summary>
     public static SimulatedKernel AlreadyOnVfio(DriverOption? driver = null) =>
@@ -122,6 +132,40 @@ public static class Hosts
     /// <summary>The console is the firmware's framebuffer on the only GPU: vfio-pci destroys it until the next boot.</summary>
     public static SimulatedKernel FirmwareConsole(DriverOption? driver = null) =>
         Nvidia(driver, Card(1, bootVga: true)).WithFirmwareConsole("0000:01:00.0").Boot();
+
+    /// <summary>As Proxmox boots by UEFI: simpledrm has card0 and the console, and its device does not say on which card.</summary>
+    public static SimulatedKernel SimpledrmConsole(DriverOption? driver = null) =>
+        Nvidia(driver, Card(1, bootVga: true)).WithFirmwareConsole("0000:01:00.0", "simpledrmdrmfb", below: false).Boot();
+
+    /// <summary>vesafb on the only GPU, with a driver that knows nothing of consoles.</summary>
+    public static SimulatedKernel VesaConsole() =>
+        Nvidia(new("535.247.01"), Card(1, bootVga: true)).WithFirmwareConsole("0000:01:00.0", "VESA VGA", below: false).Boot();
+
+    /// <summary>Booted by a BIOS, without any frame buffer: the terminals are in the only GPU's VGA text mode.</summary>
+    public static SimulatedKernel VgaTextConsole(DriverOption? driver = null) => Nvidia(driver, Card(1, bootVga: true)).WithVgaText().Boot();
+
+    /// <summary>The firmware's picture is on a 3D controller, from which vfio-pci does not take it.</summary>
+    public static SimulatedKernel DatacenterConsole(DriverOption? driver = null) =>
+        Nvidia(driver, DatacenterCard()).WithFirmwareConsole("0000:01:00.0", "simple").Boot();
+
+    /// <summary>fbcon holds nvidia_drm, and comes back under another number each time.</summary>
+    public static SimulatedKernel NvidiaConsoleOnAnOldKernel(DriverOption? driver = null)
+    {
+        var kernel = NvidiaConsole(driver);
+        kernel.LetFbconHoldModules();
+        kernel.MoveConsoleNumbers();
+        return kernel;
+    }
+
+    /// <summary>Booted by UEFI, and nouveau has taken the console over from efifb.</summary>
+    public static SimulatedKernel NouveauConsole(DriverOption? driver = null) =>
+        new HostBuilder().With(Card(1, bootVga: true)).WithNvidiaDriver(driver ?? new()).WithFirmwareConsole("0000:01:00.0")
+            .Loading("nouveau", "snd_hda_intel").Boot();
+
+    /// <summary>Both cards have a frame buffer, and the console began on the processor's own graphics.</summary>
+    public static SimulatedKernel ConsoleOnTheOtherCard(DriverOption? driver = null) =>
+        new HostBuilder().With(IntelGraphics()).With(Card(1)).WithFirmwareConsole("0000:00:02.0", "simpledrmdrmfb")
+            .WithNvidiaDriver((driver ?? new()) with { Modeset = true, Fbdev = true }).Loading("i915", "snd_hda_intel").Loading(NvidiaStack).Boot();
 
     /// <summary>The console is nvidia-drm's (modeset=1 fbdev=1), which comes back when it is loaded again.</summary>
     public static SimulatedKernel NvidiaConsole(DriverOption? driver = null) =>

@@ -43,7 +43,10 @@ sealed class Modules(SimulatedKernel kernel)
     public IEnumerable<LoadedModule> DependantsOf(LoadedModule module) =>
         Loaded.Where(other => other.File.Needs.Contains(module.File.Module));
 
-    public int RefCount(LoadedModule module) => module.Files + DependantsOf(module).Count();
+    public int RefCount(LoadedModule module) => Users(module) + DependantsOf(module).Count();
+
+    /// <summary>Open files, and fbcon where it holds the module.</summary>
+    public int Users(LoadedModule module) => module.Files + kernel.Consoles.Holds(module.File.Module);
 
     /// <summary>modprobe: what it needs first, nothing where it is loaded already.</summary>
     public void Load(string name, IReadOnlyList<string> parameters)
@@ -100,7 +103,7 @@ sealed class Modules(SimulatedKernel kernel)
             throw new Refusal(Errno.TryAgain);
         if (module.State != "live")
             throw new Refusal(Errno.Busy);
-        if (module.Files > 0)
+        if (Users(module) > 0)
             throw new Refusal(Errno.TryAgain);
         module.State = "going";
         Take(module);

@@ -61,28 +61,42 @@ sealed class ProcTree(SimulatedKernel kernel)
         return Lines(lines);
     }
 
+    /// <summary>kernel/resource.c:r_show: two blanks for each level, and zeros for who is not root.</summary>
     string IoMem()
     {
-        var lines = new List<string> { "00001000-0009ffff : System RAM" };
+        var lines = new List<string> { $"{Range(0x1000, 0x9ffff)} : System RAM" };
         foreach (var device in kernel.Bus.Devices)
         {
-            var firmware = kernel.Consoles.Framebuffers.FirstOrDefault(fb => fb.IsFirmware && fb.Device?.Address == device.Address);
+            var picture = kernel.Consoles.Firmware is { } firmware && firmware.Device.Address == device.Address ? firmware : null;
             var owner = device.Driver;
             foreach (var (index, (start, end, flags)) in device.Hardware.Resources.Index())
             {
                 // IORESOURCE_IO is in /proc/ioports.
                 if (end == 0 || (flags & 0x100) != 0)
                     continue;
-                lines.Add($"{start:x8}-{end:x8} : {device.Address}");
-                // drivers/firmware/sysfb_simplefb.c names the range BOOTFB, efifb calls it efifb.
-                if (firmware is not null && index == 1)
-                    lines.Add($"  {start:x8}-{start + 0x7fffff:x8} : {(firmware.Name == "EFI VGA" ? "efifb" : "BOOTFB")}");
+                lines.Add($"{Range(start, end)} : {device.Address}");
+                if (picture is not null && index == 1)
+                {
+                    // drivers/firmware/sysfb_simplefb.c gives the platform device the range BOOTFB; efifb and vesafb name their own.
+                    var depth = "  ";
+                    if (picture.Driver == "simple-framebuffer")
+                    {
+                        lines.Add($"{depth}{Range(start, start + 0x7fffff)} : BOOTFB");
+                        depth += "  ";
+                    }
+                    if (picture.Bound)
+                        lines.Add($"{depth}{Range(start, start + 0x7fffff)} : {picture.Claim}");
+                }
                 else if (owner is not null && index == 0)
-                    lines.Add($"  {start:x8}-{end:x8} : {owner}");
+                {
+                    lines.Add($"  {Range(start, end)} : {owner}");
+                }
             }
         }
         return Lines(lines);
     }
+
+    string Range(ulong start, ulong end) => kernel.HidesMemory ? "00000000-00000000" : $"{start:x8}-{end:x8}";
 
     IEnumerable<(string, Entry)> NvidiaFolder() =>
     [

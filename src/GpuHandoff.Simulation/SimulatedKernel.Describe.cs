@@ -29,7 +29,7 @@ public sealed partial class SimulatedKernel
         var left = WithoutWhatTheyNeed(butModules);
         foreach (var module in Modules.Loaded.Where(module => !left.Contains(module.File.Module)).OrderBy(module => module.File.Module, StringComparer.Ordinal))
         {
-            var references = module.Files + Modules.DependantsOf(module).Count(other => !left.Contains(other.File.Module));
+            var references = Modules.Users(module) + Modules.DependantsOf(module).Count(other => !left.Contains(other.File.Module));
             var parameters = string.Concat(module.Parameters.OrderBy(parameter => parameter.Key, StringComparer.Ordinal).Select(parameter => $" {parameter.Key}={parameter.Value}"));
             text.Append(CultureInfo.InvariantCulture, $"module {module.File.Module} {module.State} refcnt={references}{parameters}\n");
         }
@@ -45,9 +45,11 @@ public sealed partial class SimulatedKernel
             text.Append(CultureInfo.InvariantCulture, $"unit {unit.Name} {unit.State}\n");
         foreach (var container in Containers.All)
             text.Append(CultureInfo.InvariantCulture, $"container {container.Name.Kind} {container.Name.Id} {(container.IsRunning ? "running" : "stopped")}\n");
-        text.Append(CultureInfo.InvariantCulture, $"console {(Consoles.FbconBound ? "fbcon" : "dummy")}\n");
+        text.Append(CultureInfo.InvariantCulture, $"console {Consoles.Owner}\n");
         foreach (var fb in Consoles.Framebuffers)
-            text.Append(CultureInfo.InvariantCulture, $"framebuffer {fb.Index} {fb.Name} {fb.Device?.Address.ToString() ?? "-"}\n");
+            text.Append(CultureInfo.InvariantCulture, $"framebuffer {fb.Index} {fb.Name} {fb.Device.Address}\n");
+        if (Consoles.Firmware is { } picture)
+            text.Append(CultureInfo.InvariantCulture, $"firmware {picture.Name} {(picture.Bound ? "bound" : "unbound")} {picture.Device.Address}\n");
         return text.ToString();
 
         static bool IsLasting(DeviceNode node) => node.Major != 89;

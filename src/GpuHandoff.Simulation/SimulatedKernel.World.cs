@@ -216,7 +216,32 @@ public sealed partial class SimulatedKernel
     }
 
     /// <summary>The vtconsoles' bind files take every write and do nothing.</summary>
-    public void MakeConsolesDeaf() => Consoles.Deaf = true;
+    public void MakeConsolesDeaf(bool deaf = true) => Consoles.Deaf = deaf;
+
+    /// <summary>fbcon gets another number with each of its comings.</summary>
+    public void MoveConsoleNumbers() => Consoles.NumbersMove = true;
+
+    /// <summary>An old kernel: fbcon holds the module whose frame buffer it is on.</summary>
+    public void LetFbconHoldModules() => Consoles.FbconHoldsModules = true;
+
+    /// <summary>How often the visible terminal was drawn anew by hand.</summary>
+    public int Redraws => Consoles.Redraws;
+
+    /// <summary>Nothing is plugged in any more: drivers make no frame buffer (drm_fb_helper.c waits for a connector).</summary>
+    public void UnplugMonitors() => Drm.HasMonitors = false;
+
+    /// <summary>Somebody evicts the firmware's picture for good.</summary>
+    public void LoseFirmwarePicture()
+    {
+        if (Consoles.Firmware is { } picture)
+            Consoles.EvictFirmware(picture.Device);
+    }
+
+    /// <summary>Another screen comes: a frame buffer of the first bridge's, whatever that may be.</summary>
+    public void ShowSomethingElsewhere() => Consoles.Add("udldrmfb", Bus.Devices.First(), "udl");
+
+    /// <summary>Nobody but root sees addresses in /proc/iomem.</summary>
+    public bool HidesMemory { get; set; }
 
     /// <summary>Somebody else's modprobe, rmmod or write: not numbered, not among <see cref="Calls"/>.</summary>
     public void Elsewhere(Action<IKernel> act)

@@ -1,5 +1,3 @@
-using GpuHandoff.Kernel;
-
 namespace GpuHandoff.Simulation;
 
 /// <summary>/sys/class, /sys/module and /sys/kernel/iommu_groups: the same devices, sorted by another question.</summary>
@@ -10,8 +8,11 @@ sealed partial class SysTree
     IEnumerable<(string, Entry)> Classes() =>
     [
         ("drm", Dir(() => kernel.Drm.Cards.SelectMany(card => ((string[])[card.Name, card.RenderName]).Select(name =>
-            (name, (Entry)new LinkTo($"../../devices/{PathOf(card.Device)}/drm/{name}")))))),
-        ("graphics", Dir(() => kernel.Consoles.Framebuffers.Select(fb => ($"fb{fb.Index}", (Entry)new LinkTo(FramebufferPath(fb)))))),
+            (name, (Entry)new LinkTo($"../../devices/{PathOf(card.Device)}/drm/{name}"))))
+            .Concat(kernel.Drm.PlatformCards.Select(index =>
+                ($"card{index}", (Entry)new LinkTo($"../../devices/{PathOf(kernel.Consoles.Firmware!)}/drm/card{index}")))))),
+        ("graphics", Dir(() => kernel.Consoles.Framebuffers.Select(fb => ($"fb{fb.Index}", (Entry)new LinkTo(FramebufferPath(fb))))
+            .Append(("fbcon", new LinkTo("../../devices/virtual/graphics/fbcon"))))),
         ("i2c-adapter", Dir(() => Adapters("../../"))),
         ("i2c-dev", Dir(() => Adapters("../../"))),
         ("iommu", Dir(() => kernel.Bus.Devices.Any(device => device.Hardware.IommuGroup is not null)
@@ -19,7 +20,8 @@ sealed partial class SysTree
         ("pci_bus", Dir(PciBuses)),
         ("sound", Dir(() => kernel.Bus.Devices.Where(device => device.SoundCard is not null).Select(device =>
             ($"card{device.SoundCard}", (Entry)new LinkTo($"../../devices/{PathOf(device)}/sound/card{device.SoundCard}"))))),
-        ("vtconsole", Dir(() => ConsoleNames().Select(name => (name, (Entry)new LinkTo($"../../devices/virtual/vtconsole/{name}"))))),
+        ("vtconsole", Dir(() => kernel.Consoles.Drivers().Select(driver =>
+            (driver.Number, (Entry)new LinkTo($"../../devices/virtual/vtconsole/{driver.Number}"))))),
     ];
 
     IEnumerable<(string, Entry)> PciBuses() =>
@@ -32,44 +34,49 @@ sealed partial class SysTree
 
     // ---- consoles ----
 
-    IEnumerable<string> ConsoleNames() => kernel.Consoles.HasFbcon ? ["vtcon0", "vtcon1"] : ["vtcon0"];
-
-    IEnumerable<(string, Entry)> Console(string name) =>
+    IEnumerable<(string, Entry)> Console((string Number, string Name, bool Bound) driver) =>
     [
-        ("name", Text(() => name == "vtcon0" ? "(S) dummy device" : "(M) frame buffer device")),
-        ("bind", Text(() => (name == "vtcon1") == kernel.Consoles.FbconBound ? "1" : "0", text => kernel.Consoles.Bind(name, text))),
+        ("name", Text(() => driver.Name)),
+        ("bind", Text(() => driver.Bound ? "1" : "0", text => kernel.Consoles.Bind(driver.Number, text))),
     ];
 
     static IEnumerable<(string, Entry)> Framebuffer(Framebuffer fb) =>
     [
         ("name", Text(() => fb.Name)),
-        // Two up from graphics/fbN: the PCI function for DRM, the platform device for the firmware's.
-        ("device", new LinkTo(fb switch
-        {
-            { Device: null } => $"../../../platform/{FirmwareDevice(fb)}",
-            { IsFirmware: true } => $"../../../{FirmwareDevice(fb)}",
-            _ => $"../../../{fb.Device.Address}",
-        })),
+        // Two up from graphics/fbN: the PCI function.
+        ("device", new LinkTo($"../../../{fb.Device.Address}")),
     ];
 
-    string FramebufferPath(Framebuffer fb) => fb switch
+    /// <summary>The firmware's platform device, with what its driver made of it.</summary>
+    IEnumerable<(string, Entry)> Picture(FirmwarePicture picture)
     {
-        { Device: null } => $"../../devices/virtual/graphics/fb{fb.Index}",
-        { IsFirmware: true } => $"../../devices/{PathOf(fb.Device)}/{FirmwareDevice(fb)}/graphics/fb{fb.Index}",
-        _ => $"../../devices/{PathOf(fb.Device)}/graphics/fb{fb.Index}",
-    };
+        if (picture.Card is { } card)
+            yield return ("drm", Dir(() => [($"card{card}", Dir(() => [("device", new LinkTo($"../../../{picture.Name}"))]))]));
+        if (kernel.Consoles.Framebuffers.FirstOrDefault(fb => fb.IsFirmware) is { } fb)
+        {
+            yield return ("graphics", Dir(() => [($"fb{fb.Index}", Dir(() =>
+                [("name", Text(() => fb.Name)), ("device", new LinkTo($"../../../{picture.Name}"))]))]));
+        }
+    }
 
-    static string FirmwareDevice(Framebuffer fb) => fb.Name == "EFI VGA" ? "efi-framebuffer.0" : "simple-framebuffer.0";
+    string PathOf(FirmwarePicture picture) => picture.IsBelow ? $"{PathOf(picture.Device)}/{picture.Name}" : $"platform/{picture.Name}";
 
-    /// <summary>drivers/firmware/sysfb.c: the firmware's framebuffer can be unbound by hand, and then never bound again.</summary>
+    string FramebufferPath(Framebuffer fb) =>
+        $"../../devices/{(fb.IsFirmware ? PathOf(kernel.Consoles.Firmware!) : PathOf(fb.Device))}/graphics/fb{fb.Index}";
+
+    IEnumerable<(string, Entry)> PlatformDevices() => kernel.Consoles.Firmware is { } picture
+        ? [(picture.Name, new LinkTo($"../../../devices/{PathOf(picture)}"))] : [];
+
     IEnumerable<(string, Entry)> PlatformDrivers() =>
-        ((string[])["efi-framebuffer", "simple-framebuffer"]).Select(driver => (driver, (Entry)Dir(() =>
-        [
-            ("bind", WriteOnly(static _ => throw new Refusal(Errno.NoDevice))),
-            ("unbind", WriteOnly(text => kernel.Consoles.Remove(kernel.Consoles.Framebuffers.FirstOrDefault(fb =>
-                fb.IsFirmware && FirmwareDevice(fb) == text.TrimEnd('\n') && text.StartsWith(driver, StringComparison.Ordinal))
-                ?? throw new Refusal(Errno.NoDevice)))),
-        ])));
+        ((string[])["efi-framebuffer", "simple-framebuffer", "vesa-framebuffer"]).Select(driver => (driver, (Entry)Dir(() => PlatformDriver(driver))));
+
+    IEnumerable<(string, Entry)> PlatformDriver(string driver)
+    {
+        yield return ("bind", WriteOnly(text => kernel.Consoles.BindFirmware(driver, text)));
+        yield return ("unbind", WriteOnly(text => kernel.Consoles.UnbindFirmware(driver, text)));
+        if (kernel.Consoles.Firmware is { Bound: true } picture && picture.Driver == driver)
+            yield return (picture.Name, new LinkTo($"../../../../devices/{PathOf(picture)}"));
+    }
 
     // ---- modules and groups ----
 

@@ -12,7 +12,7 @@ sealed partial class SysTree(SimulatedKernel kernel)
         [
             ("pci", Dir(BusPci)),
             ("i2c", Dir(() => [("devices", Dir(() => Adapters("../../../")))])),
-            ("platform", Dir(() => [("drivers", Dir(PlatformDrivers))])),
+            ("platform", Dir(() => [("devices", Dir(PlatformDevices)), ("drivers", Dir(PlatformDrivers))])),
         ])),
         ("class", Dir(Classes)),
         ("devices", Dir(DeviceRoots)),
@@ -31,6 +31,7 @@ sealed partial class SysTree(SimulatedKernel kernel)
                 or "resource1_resize"] => true,
         ["", "sys", "class", "pci_bus", _, "rescan"] => true,
         ["", "sys", "class", "vtconsole", _, "bind"] => true,
+        ["", "sys", "class", "graphics", "fbcon", "rotate"] => true,
         ["", "sys", "bus", "platform", "drivers", _, "bind" or "unbind"] => true,
         _ => false,
     };
@@ -73,12 +74,11 @@ sealed partial class SysTree(SimulatedKernel kernel)
             yield return (domain.Key, Dir(() => domain.Select(device => (device.Address.ToString(), (Entry)Dir(() => Function(device))))));
         yield return ("virtual", Dir(() =>
         [
-            ("vtconsole", Dir(() => ConsoleNames().Select(name => (name, (Entry)Dir(() => Console(name)))))),
-            ("graphics", Dir(() => kernel.Consoles.Framebuffers.Where(fb => fb.Device is null).Select(fb =>
-                ($"fb{fb.Index}", (Entry)Dir(() => Framebuffer(fb)))))),
+            ("vtconsole", Dir(() => kernel.Consoles.Drivers().Select(driver => (driver.Number, (Entry)Dir(() => Console(driver)))))),
+            ("graphics", Dir(() => [("fbcon", Dir(() => [("rotate", Text(static () => "0", kernel.Consoles.Rotate))]))])),
         ]));
-        yield return ("platform", Dir(() => kernel.Consoles.Framebuffers.Where(fb => fb is { IsFirmware: true, Device: null }).Select(fb =>
-            (FirmwareDevice(fb), (Entry)Dir(static () => [])))));
+        yield return ("platform", Dir(() => kernel.Consoles.Firmware is { IsBelow: false } picture
+            ? [(picture.Name, Dir(() => Picture(picture)))] : []));
     }
 
     IEnumerable<(string, Entry)> Function(PciDevice device)
@@ -95,12 +95,10 @@ sealed partial class SysTree(SimulatedKernel kernel)
         if (kernel.Drm.Of(device).ToList() is { Count: > 0 } cards)
             yield return ("drm", Dir(() => cards.SelectMany(card => CardFolders(device, card))));
         yield return ("enable", Text(() => device.Driver is null ? "0" : "1"));
-        if (kernel.Consoles.Framebuffers.Where(fb => fb.Device?.Address == device.Address).ToList() is { Count: > 0 } screens)
-        {
-            yield return ("graphics", Dir(() => screens.Where(fb => !fb.IsFirmware).Select(fb => ($"fb{fb.Index}", (Entry)Dir(() => Framebuffer(fb))))));
-            foreach (var fb in screens.Where(fb => fb.IsFirmware))
-                yield return (FirmwareDevice(fb), Dir(() => [("graphics", Dir(() => [($"fb{fb.Index}", Dir(() => Framebuffer(fb)))]))]));
-        }
+        if (kernel.Consoles.Framebuffers.Where(fb => fb.Device.Address == device.Address && !fb.IsFirmware).ToList() is { Count: > 0 } screens)
+            yield return ("graphics", Dir(() => screens.Select(fb => ($"fb{fb.Index}", (Entry)Dir(() => Framebuffer(fb))))));
+        if (kernel.Consoles.Firmware is { IsBelow: true } picture && picture.Device.Address == device.Address)
+            yield return (picture.Name, Dir(() => Picture(picture)));
         if (hardware.IsVga)
             yield return ("boot_vga", Text(() => hardware.BootVga ? "1" : "0"));
         if (device.I2cAdapter is { } adapter)

@@ -16,7 +16,7 @@ sealed class Desk(SimulatedKernel kernel)
     /// <summary>Modules that may stay loaded after a hand-over.</summary>
     static readonly string[] _mayStay = ["vfio_pci", "snd_hda_intel"];
 
-    readonly bool _hasFirmwareConsole = kernel.Describe().Contains("EFI VGA");
+    readonly bool _hasFirmwareConsole = IsFirmwares(kernel.Describe(), kernel);
 
     public SimulatedKernel Kernel { get; } = kernel;
 
@@ -26,6 +26,11 @@ sealed class Desk(SimulatedKernel kernel)
 
     public Memo Memo { get; } = new();
 
+    /// <summary>Whether the console is the firmware's on a VGA card; on another vfio-pci leaves it alone.</summary>
+    static bool IsFirmwares(string picture, SimulatedKernel kernel) => picture.Contains("console VGA+")
+        || picture.Split('\n').Any(line => line.StartsWith("firmware ", StringComparison.Ordinal)
+            && kernel.Device(line.Split(' ')[^1]).Hardware.Class >> 8 == 0x0300);
+
     /// <summary>Everything that a hand-over could change, but for modules that may stay.</summary>
     /// <remarks>
     /// A firmware's frame buffer is left out: vfio-pci takes it away from a class 0x0300 card and no call brings it back
@@ -33,7 +38,9 @@ sealed class Desk(SimulatedKernel kernel)
     /// </remarks>
     public string Picture() => string.Join('\n', Kernel.Describe(_mayStay).Split('\n')
         .Where(line => !_hasFirmwareConsole || !(line.StartsWith("framebuffer", StringComparison.Ordinal)
-            || line.StartsWith("console", StringComparison.Ordinal) || line.StartsWith("node /dev/fb", StringComparison.Ordinal)))
+            || line.StartsWith("firmware", StringComparison.Ordinal) || line.StartsWith("console", StringComparison.Ordinal)
+            // simpledrm's card goes with it, and with it the numbers of the others.
+            || line.StartsWith("node /dev/fb", StringComparison.Ordinal) || line.StartsWith("node /dev/dri", StringComparison.Ordinal)))
         // Frame buffers are numbered in the order in which they come; which card has one is what counts.
         .Select(line => line.StartsWith("framebuffer", StringComparison.Ordinal) ? $"framebuffer {line.Split(' ', 3)[2]}" : line)
         .Order(StringComparer.Ordinal));

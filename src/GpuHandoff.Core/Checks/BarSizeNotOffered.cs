@@ -9,7 +9,7 @@ static class BarSizeNotOffered
     public static Check Check { get; } = new(
         "bar-size-not-offered", Target.Vfio,
         "A memory window can only be given a size that the card lists (resizable BAR), and only while nobody uses the card.",
-        q => q.Policy.Bar1 is not { } wanted ? [] : q.Gpu.Functions.Where(f => f.Class.IsDisplay()).SelectMany(f => Of(q, f, wanted)));
+        q => q.Policy.For(q.Gpu).Bar1 is not { } wanted ? [] : q.Gpu.Functions.Where(f => f.Class.IsDisplay()).SelectMany(f => Of(q, f, wanted)));
 
     static IEnumerable<Finding> Of(Question q, PciFunction function, ulong wanted)
     {

@@ -8,7 +8,7 @@ static class DrmHoldsTheCard
     public static Check Check { get; } = new(
         "drm-holds-the-card", Target.Vfio,
         "Before 580.105.08 nvidia_drm does not let go of a single card, and with modeset=1 it hides other users: it goes before the unbind, or the unbind might never end.",
-        q => DrmMustGo(q) && q.Machine.Module("nvidia_drm") is { } drm && (drm.Users() > 0 || drm.RefCount is null)
+        q => DrmMustGo(q) && q.Machine.Module("nvidia_drm") is { } drm && (drm.Users() > TextConsole.HoldsOf(drm.Name, q.Machine, q.Goal.Gpus) || drm.RefCount is null)
             ? [new(
                 "drm-holds-the-card",
                 q.Machine.Nvidia?.DrmFollowsUnbind() == true

@@ -21,7 +21,7 @@ static class GpuIsInUse
     {
         var users = UsersOf(q, q.Machine.Nodes.Concat(q.Gpu.Display().Nodes));
         // A count without a process is a kernel user, a descriptor in flight, or a module's own hold on another.
-        var counted = NvidiaStack.Loaded(q.Machine).Where(m => m.Users() > 0)
+        var counted = NvidiaStack.Loaded(q.Machine).Where(m => m.Users() > TextConsole.HoldsOf(m.Name, q.Machine, q.Goal.Gpus))
             .Where(m => m.Name is not ("nvidia" or "nvidia_modeset") || !NvidiaStack.DrmHoldsModules(q.Machine))
             .Select(m => $"module {m.Name} has {m.Users()} users that are no modules").ToImmutableArray();
         return users is [] && counted is [] ? [] : [InUse(q, [.. Lines(users), .. counted, .. NotSeen(q, users)], users is [] ? Hidden : HintFor(q, users))];

@@ -13,7 +13,7 @@ static class GroupIsShared
         // taken along.
         q => from other in q.Gpu.Neighbours
              where other.Owner.Driver is not (null or "vfio-pci" or "pci-stub")
-             where other.Class.IsStorage() || IsGpu(q, other) || !q.Policy.Accepted.Contains(other.Address)
+             where other.Class.IsStorage() || IsGpu(q, other) || !q.Policy.For(q.Gpu).Accepted.Contains(other.Address)
              where !q.Goal.Gpus.Any(g => g.Functions.Any(f => f.Address == other.Address))
              select new Finding(
                  "group-is-shared",

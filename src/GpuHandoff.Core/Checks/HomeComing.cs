@@ -10,7 +10,7 @@ static class HomeComing
     public static Owner? Of(Question q, PciFunction function)
     {
         var kept = q.Machine.HomeOf(q.Gpu)?.Of(function.Address);
-        if (kept is { Driver: Owner.Vfio } && !q.Policy.Claim)
+        if (kept is { Driver: Owner.Vfio } && !q.Policy.For(q.Gpu).Claim)
             return kept;
         // A sibling that had no driver (its module is blacklisted, say) gets none; the card itself is wanted back.
         if (kept is { Driver: not (null or Owner.Vfio) } || (kept is { Driver: null } && function.Address != q.Gpu.Address))

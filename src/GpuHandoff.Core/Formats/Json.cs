@@ -14,6 +14,7 @@ namespace GpuHandoff.Formats;
     Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]
 [JsonSerializable(typeof(Plan))]
 [JsonSerializable(typeof(Home))]
+[JsonSerializable(typeof(ConsoleHome))]
 [JsonSerializable(typeof(Machine))]
 [JsonSerializable(typeof(Wedge))]
 public sealed partial class Json : JsonSerializerContext

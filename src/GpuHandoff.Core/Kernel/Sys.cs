@@ -12,6 +12,10 @@ public static class Sys
     public static SysPath Dev { get; } = new("/dev");
     public static SysPath Proc { get; } = new("/proc");
 
+    public static SysPath Platform { get; } = new("/sys/bus/platform");
+    public static SysPath VtConsoles { get; } = new("/sys/class/vtconsole");
+    public static SysPath Graphics { get; } = new("/sys/class/graphics");
+
     public static SysPath Function(PciAddress function) => PciDevices / function.ToString();
 
     /// <summary>A bus by its number, for a rescan of what is on it: it stays when its last function has gone.</summary>

@@ -21,7 +21,19 @@ public sealed record ModuleHome(string Name, ImmutableArray<string> Parameters);
 /// <summary>The host's text console as it was on a card: what has to be seen again when the card is back.</summary>
 /// <param name="Vt">The console driver that had the terminals, in the kernel's words: <c>(M) frame buffer device</c>.</param>
 /// <param name="FrameBuffers">The names of the card's frame buffers: <c>nvidia-drmdrmfb</c>. Numbers change, names stay.</param>
-public sealed record ConsoleHome(string Vt, ImmutableArray<string> FrameBuffers);
+public sealed record ConsoleHome(string Vt, ImmutableArray<string> FrameBuffers)
+{
+    /// <summary>The firmware's displays that showed it; none: the card's own driver did.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public ImmutableArray<FirmwareDisplay> Firmware { get; init; }
+
+    /// <summary>The same, for who does not mind an old record.</summary>
+    public ImmutableArray<FirmwareDisplay> OfFirmware() => Firmware.IsDefault ? [] : Firmware;
+
+    /// <summary>Equality of records with arrays is that of references.</summary>
+    public bool IsSameAs(ConsoleHome? other) => other is not null && Vt == other.Vt
+        && FrameBuffers.SequenceEqual(other.FrameBuffers) && OfFirmware().SequenceEqual(other.OfFirmware());
+}
 
 /// <summary>
 /// Where a GPU comes from: kept on disk before the first write of a hand-over and forgotten after the last one of its

@@ -26,6 +26,9 @@ public sealed record Machine(string BootId, string Release)
 
     public ImmutableArray<FrameBuffer> FrameBuffers { get; init; } = [];
 
+    /// <summary>What is left of the firmware's picture: those with a driver, and those that a hand-over of this boot took from it.</summary>
+    public ImmutableArray<FirmwareDisplay> FirmwareDisplays { get; init; } = [];
+
     public ImmutableArray<DrmCard> DrmCards { get; init; } = [];
 
     public ImmutableArray<VtConsole> Consoles { get; init; } = [];

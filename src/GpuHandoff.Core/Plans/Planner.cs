@@ -13,7 +13,8 @@ public static class Planner
     public static Answer Plan(Machine machine, Goal goal, Policy policy)
     {
         // A card that nobody asked for is no neighbour to be taken along.
-        policy = policy with { Accepted = [.. policy.Accepted.Where(a => goal.Gpus.Any(g => g.Address.SharesSlotWith(a)) || !IsOfACard(machine, a))] };
+        policy = WithoutCardsNotAskedFor(machine, goal, policy);
+        policy = policy with { Own = policy.Own.ToImmutableSortedDictionary(own => own.Key, own => WithoutCardsNotAskedFor(machine, goal, own.Value)) };
         // Before all else, and even where the goal looks met: what is known of such a card may be anything.
         var wedged = goal.Gpus.Select(g => GpuIsWedged.Find(machine, g)).OfType<Finding>().ToImmutableArray();
         if (wedged is not [])
@@ -37,6 +38,11 @@ public static class Planner
         return new Answer.Planned(goal.Target == Target.Vfio ? Out(machine, goal, policy, way, stopping) : Back(machine, goal, policy));
     }
 
+    static Policy WithoutCardsNotAskedFor(Machine machine, Goal goal, Policy policy) => policy with
+    {
+        Accepted = [.. policy.Accepted.Where(a => goal.Gpus.Any(g => g.Address.SharesSlotWith(a)) || !IsOfACard(machine, a))],
+    };
+
     static string Cannot(Goal goal) => goal.Target == Target.Vfio
         ? $"cannot hand {Names(goal.Gpus)} over to {Owner.Vfio}"
         : $"cannot hand {Names(goal.Gpus)} back to the host";
@@ -54,24 +60,30 @@ public static class Planner
     }
 
     static bool IsMet(Machine machine, Gpu gpu, Goal goal, Policy policy) => goal.Target == Target.Vfio
-        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept && !Resizes(f, policy))
+        ? Leaving(gpu, policy).All(f => f.Owner == Owner.VfioKept && !Resizes(f, policy.For(gpu)))
         : gpu.Functions.All(f => HomeComing.Of(new(machine, gpu, goal, policy, policy.By), f) is { } home
             ? f.Owner == home
             : !f.IsOnVfio() && f.Owner.Only is null);
 
     /// <summary>What goes to the VM: the slot's functions, and neighbours that the policy lets go with them.</summary>
     public static IEnumerable<PciFunction> Leaving(Gpu gpu, Policy policy) =>
-        gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.Accepted.Contains(n.Address)));
+        gpu.Functions.Where(f => !f.Class.IsBridge()).Concat(gpu.Neighbours.Where(n => policy.For(gpu).Accepted.Contains(n.Address)));
 
     static bool IsOfACard(Machine machine, PciAddress function) => machine.Gpus.Any(g => g.Address.SharesSlotWith(function));
 
+    /// <summary>What holds for the card that a function is of. A neighbour is of none.</summary>
+    static Policy PolicyOf(PciFunction function, Goal goal, Policy policy) =>
+        goal.Gpus.FirstOrDefault(g => g.Address.SharesSlotWith(function.Address)) is { } gpu ? policy.For(gpu) : policy;
+
+    /// <summary>Whether a card's memory window is to get another size.</summary>
+    /// <param name="policy">The card's own.</param>
     static bool Resizes(PciFunction function, Policy policy) =>
         policy.Bar1 is { } size && function.Class.IsDisplay() && function.Bar1() != size;
 
     static Plan Out(Machine machine, Goal goal, Policy policy, FreeBy way, Stopping stopping)
     {
         var everything = goal.Gpus.SelectMany(g => Leaving(g, policy)).DistinctBy(f => f.Address).ToImmutableArray();
-        var leaving = everything.Where(f => f.Owner != Owner.VfioKept || Resizes(f, policy)).ToImmutableArray();
+        var leaving = everything.Where(f => f.Owner != Owner.VfioKept || Resizes(f, PolicyOf(f, goal, policy))).ToImmutableArray();
         var onNvidia = leaving.Where(f => f.Owner.Driver == "nvidia").ToImmutableArray();
         var unload = way == FreeBy.Unload && onNvidia is not [];
         var notes = ImmutableArray.CreateBuilder<string>();
@@ -84,7 +96,11 @@ public static class Planner
         foreach (var stop in stopping.Steps)
             phases.Add("users", stop);
         if (stopping.Users is not [])
-            phases.Add("users", new AwaitRelease(unload ? Stopping.MustBeFree(machine) : [], stopping.Users));
+        {
+            // fbcon lets go of its module later, when the console is detached.
+            ImmutableArray<string> free = unload ? [.. Stopping.MustBeFree(machine).Where(m => TextConsole.HoldsOf(m, machine, goal.Gpus) == 0)] : [];
+            phases.Add("users", new AwaitRelease(free, stopping.Users));
+        }
         if (stopping.Note() is { } ended)
             notes.Add(ended);
 
@@ -95,6 +111,9 @@ public static class Planner
         // Siblings first: the one that might block (an open sound card) blocks before the card itself is touched.
         foreach (var function in leaving.Where(f => !f.Class.IsDisplay()))
             phases.Add("siblings", new Rebind(function.Address, function.Owner, Owner.VfioKept));
+
+        // Last before the cards themselves: as long as something else may still fail, the terminals stay readable.
+        LeaveConsole(phases, notes, machine, goal, policy, [.. leaving.Select(f => f.Address)]);
 
         // A card without a driver, or on another one than nvidia: no modules of ours to think of.
         foreach (var function in leaving.Where(f => f.Class.IsDisplay() && !onNvidia.Contains(f)))
@@ -139,13 +158,10 @@ public static class Planner
             }
         }
 
-        if (policy.ResetFirst)
-        {
-            notes.AddRange(goal.Gpus.Where(g => LadderOf(g, policy) is null)
-                .Select(g => $"{g.Slot()} is not reset: the kernel offers no way that the policy allows and that hits nothing else"));
-            notes.AddRange(goal.Gpus.Where(g => !leaving.Any(f => f.Address == g.Address))
-                .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
-        }
+        notes.AddRange(goal.Gpus.Where(g => policy.For(g).ResetFirst && LadderOf(g, policy) is null)
+            .Select(g => $"{g.Slot()} is not reset: the kernel offers no way that the policy allows and that hits nothing else"));
+        notes.AddRange(goal.Gpus.Where(g => policy.For(g).ResetFirst && !leaving.Any(f => f.Address == g.Address))
+            .Select(g => $"{g.Slot()} is not reset: it is on {Owner.Vfio} already, which resets it when a VM opens it"));
         // It keeps the cards initialised that stay, too, and knows only those that it met when it began.
         var stoppedIt = stopping.Is(Stopping.Persistenced)
             || (leaving is not [] && goal.Gpus.Any(g => machine.HomeOf(g)?.Stopped.Contains(new(Unit: Stopping.Persistenced)) == true));
@@ -159,8 +175,51 @@ public static class Planner
         {
             BootId = machine.BootId,
             Notes = notes.ToImmutable(),
-            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, policy, stopping)).OfType<Home>()],
+            Keep = [.. goal.Gpus.Select(g => Keep(machine, g, goal, policy, stopping)).OfType<Home>()],
         };
+    }
+
+    /// <summary>The text console off cards that it is on alone, and the firmware's picture out of their memory.</summary>
+    static void LeaveConsole(
+        Phases phases, ImmutableArray<string>.Builder notes, Machine machine, Goal goal, Policy policy, ImmutableArray<PciAddress> leaving)
+    {
+        var cards = goal.Gpus.Where(g => leaving.Contains(g.Address)).ToList();
+        var firmware = cards.SelectMany(g => TextConsole.FirmwareOn(machine, g)).ToList();
+        if (cards is not [] && TextConsole.On(machine, goal.Gpus) is { } console && console.IsOnFrameBuffers())
+            phases.Add("console", new DetachConsole(console.Name, Addresses(goal), [.. firmware.Select(d => d.Device)]));
+        // fbcon first: a picture that is taken from under it has crashed a host (H24).
+        foreach (var display in firmware)
+            phases.Add("console", new ReleaseFirmwareDisplay(display));
+        foreach (var card in cards.Where(g => policy.For(g).LoseConsole))
+        {
+            if (TextConsole.LostWith(machine, card, goal.Gpus) is { } lost)
+                notes.Add($"the host's text console, on {lost}, ends when {Owner.Vfio} gets {card.Slot()}, and nothing but a boot brings it back: agreed to (--lose-console)");
+        }
+    }
+
+    /// <summary>The text console back on the cards that it was on, after everything that its frame buffers need.</summary>
+    static IEnumerable<Step> ReturnConsole(Machine machine, ImmutableArray<Home> homes, bool moves, ImmutableArray<string>.Builder notes)
+    {
+        foreach (var home in homes)
+        {
+            if (home.Console is not { } console || (!moves && TextConsole.OnFrameBuffers(machine) is not null))
+                continue;
+            var left = machine.FirmwareDisplays.Where(d => console.OfFirmware().Any(k => k.Device == d.Device)).ToList();
+            foreach (var display in left.Where(d => !d.Bound))
+                yield return new BindFirmwareDisplay(display);
+            var drivers = console.OfFirmware() is [] && console.FrameBuffers is not [];
+            if (drivers || left is not [] || TextConsole.MakesItsOwn(Parameters(homes, "nvidia_drm")))
+            {
+                yield return new RestoreConsole(
+                    new VtConsole("", console.Vt, Bound: true).IsVgaText() ? TextConsole.FrameBufferName : console.Vt,
+                    [home.Gpu], [.. left.Select(d => d.Device)]);
+            }
+            else
+            {
+                notes.Add($"the text console does not come back before the next boot: it was the firmware's, which {Owner.Vfio} took away"
+                    + (machine.Gpus.FirstOrDefault(g => g.Address == home.Gpu) is { } gpu ? $"; for another time: {ConsoleWouldBeLost.Remedy(machine, gpu)}" : ""));
+            }
+        }
     }
 
     /// <summary>The power settings that a lent card keeps; null where it has them, or the kernel has no such files.</summary>
@@ -175,6 +234,7 @@ public static class Planner
     static void Lend(Phases phases, PciFunction function, Owner from, Goal goal, Policy policy)
     {
         var ladder = LadderOf(goal.Gpus.FirstOrDefault(g => g.Address == function.Address), policy);
+        policy = PolicyOf(function, goal, policy);
         // vfio-pci resets a card when a VM opens it and when it closes it: on a card that is there already no second one is due.
         var reset = policy.ResetFirst && ladder is not null && !function.IsOnVfio();
         if (Resizes(function, policy))
@@ -207,7 +267,7 @@ public static class Planner
         ImmutableArray<string> methods = [.. gpu.Display().ResetMethods.Where(m => slot is [_] || m is not ("bus" or "cxl_bus"))];
         ImmutableArray<Rung> rungs =
         [
-            .. from rung in policy.Resets.Distinct().Order()
+            .. from rung in policy.For(gpu).Resets.Distinct().Order()
                where rung switch
                {
                    Rung.Function => methods is not [],
@@ -334,10 +394,20 @@ public static class Planner
             phases.Add("nodes", new MakeNodes(nodes));
 
         ImmutableArray<PciAddress> forget =
-            [.. homes.Where(h => h.Functions.All(f => f.Owner.Driver != Owner.Vfio) || policy.Claim).Select(h => h.Gpu)];
-        // A record that stays (vfio-pci was the card's home) would have its services started with every return: only with
-        // one that moves something.
-        foreach (var step in Restart(machine, goal, [.. homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty())]))
+            [
+            .. from gpu in goal.Gpus
+               let home = machine.HomeOf(gpu)
+               where home?.Functions.All(f => f.Owner.Driver != Owner.Vfio) == true || (home is not null && policy.For(gpu).Claim)
+               select gpu.Address,
+        ];
+        // A record that stays (vfio-pci was the home of a function) would have console and services brought back with every
+        // return: only with one that moves something.
+        var finished = homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty()).ToImmutableArray();
+        // After nvidia_drm, whose frame buffer it is on, and before a display manager is started on the card.
+        foreach (var step in ReturnConsole(machine, finished, !phases.IsEmpty(), notes).ToList())
+            phases.Add("console", step);
+
+        foreach (var step in Restart(machine, goal, finished))
             phases.Add("users", step);
 
         var names = Names(goal.Gpus);
@@ -434,15 +504,15 @@ public static class Planner
     /// Where each function comes from. What an earlier, unfinished run wrote down counts for functions that show its
     /// traces: no driver, vfio-pci, or an override that was ours.
     /// </summary>
-    static Home? Keep(Machine machine, Gpu gpu, Policy policy, Stopping stopping)
+    static Home? Keep(Machine machine, Gpu gpu, Goal goal, Policy policy, Stopping stopping)
     {
         var kept = machine.HomeOf(gpu);
         // Another card has a record of its own, and two would contradict each other.
         var functions = Leaving(gpu, policy)
             .Where(f => f.Address.SharesSlotWith(gpu.Address) || !IsOfACard(machine, f.Address))
-            .Select(f => HomeOf(f, kept?.Find(f.Address), policy))
+            .Select(f => HomeOf(f, kept?.Find(f.Address), policy.For(gpu)))
             // A neighbour that went along under another policy is still away, and only the record knows where from.
-            .Concat(gpu.Neighbours.Where(n => !policy.Accepted.Contains(n.Address) && !IsOfACard(machine, n.Address)
+            .Concat(gpu.Neighbours.Where(n => !policy.For(gpu).Accepted.Contains(n.Address) && !IsOfACard(machine, n.Address)
                     && kept?.Of(n.Address) is { } before && IsOurDoing(n, before))
                 .Select(n => kept!.Functions.First(f => f.Function == n.Address)))
             .ToImmutableArray();
@@ -455,6 +525,10 @@ public static class Planner
             kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : [])
         {
             Stopped = [.. (kept?.Stopped ?? []).Union(stopping.Remembered(gpu))],
+            // A run that was killed may have detached it already.
+            Console = TextConsole.HomeOf(machine, gpu, goal.Gpus) ?? kept?.Console,
+            // Nobody can ask a card for it that NVIDIA's driver does not have, and the policy may go by it.
+            Uuid = gpu.Uuid ?? kept?.Uuid,
         };
         return kept is not null && Same(kept, home) ? null : home;
     }
@@ -476,7 +550,8 @@ public static class Planner
     // Records hold arrays, whose equality is that of references.
     static bool Same(Home a, Home b) => a.BootId == b.BootId && a.Functions.SequenceEqual(b.Functions)
         && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes)
-        && a.Stopped.SequenceEqual(b.Stopped);
+        && a.Stopped.SequenceEqual(b.Stopped) && a.Uuid == b.Uuid
+        && (b.Console is null ? a.Console is null : b.Console.IsSameAs(a.Console));
 
     static bool Available(Machine machine, string driver) =>
         machine.Drivers.Contains(driver) || machine.Loadable.Contains(Profile.ModuleOf(driver));

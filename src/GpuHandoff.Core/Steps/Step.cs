@@ -28,6 +28,10 @@ namespace GpuHandoff.Steps;
 [JsonDerivedType(typeof(SwitchPersistence), "switch-persistence")]
 [JsonDerivedType(typeof(AwaitRelease), "await-release")]
 [JsonDerivedType(typeof(Drain), "drain")]
+[JsonDerivedType(typeof(DetachConsole), "detach-console")]
+[JsonDerivedType(typeof(RestoreConsole), "restore-console")]
+[JsonDerivedType(typeof(ReleaseFirmwareDisplay), "release-firmware-display")]
+[JsonDerivedType(typeof(BindFirmwareDisplay), "bind-firmware-display")]
 public abstract record Step
 {
     /// <summary>What it does, in one sentence without a full stop.</summary>

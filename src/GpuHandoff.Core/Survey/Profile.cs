@@ -23,6 +23,7 @@ public static class Profile
     {
         "xhci_hcd" => "xhci_pci",
         "nvidia-gpu" => "i2c_nvidia_gpu",
+        "bochs-drm" => "bochs",
         _ => driver.Replace('-', '_'),
     };
 }

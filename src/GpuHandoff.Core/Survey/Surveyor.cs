@@ -133,14 +133,14 @@ public static class Surveyor
             Nvidia = kernel.Read(Sys.Proc / "driver/nvidia/version") is { } version ? NvidiaProc.Version(version) : null,
             IommuIsOn = kernel.List(new("/sys/class/iommu")) is not [],
             VfioIds = VfioIds(kernel),
-            Consoles = Consoles(kernel),
-            FrameBuffers = FrameBuffers(kernel),
+            Consoles = Displays.Consoles(kernel),
             DrmCards = DrmCards(kernel),
             Nodes = NvidiaNodes(kernel),
             HasNvidiaSmi = kernel.Exists(new(Programs.NvidiaSmi)),
             Homes = remembered,
             Wedges = stuck,
         };
+        machine = Displays.Add(machine, kernel);
         machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
         return target == Target.Vfio ? Explained(machine, kernel) : machine;
     }
@@ -348,33 +348,6 @@ public static class Surveyor
         return VfioIdList.Parse(
             kernel.Read(Sys.Proc / "cmdline") ?? "",
             kernel.List(folder).Where(name => name.EndsWith(".conf", StringComparison.Ordinal)).Select(name => kernel.Read(folder / name) ?? ""));
-    }
-
-    static ImmutableArray<VtConsole> Consoles(IKernel kernel)
-    {
-        var folder = new SysPath("/sys/class/vtconsole");
-        return
-        [
-            .. from number in kernel.List(folder)
-               let name = kernel.Read(folder / number / "name")
-               where name is not null
-               select new VtConsole(number, name, kernel.Read(folder / number / "bind") == "1"),
-        ];
-    }
-
-    static ImmutableArray<FrameBuffer> FrameBuffers(IKernel kernel)
-    {
-        var folder = new SysPath("/sys/class/graphics");
-        return
-        [
-            .. from name in kernel.List(folder)
-               where name.StartsWith("fb", StringComparison.Ordinal) && name != "fbcon"
-               let device = LastPart(kernel.Link(folder / name / "device"))
-               select new FrameBuffer(
-                   name,
-                   kernel.Read(folder / name / "name") ?? "",
-                   device is not null && PciAddress.TryParse(device, out var address) ? address : null),
-        ];
     }
 
     static ImmutableArray<DrmCard> DrmCards(IKernel kernel) =>

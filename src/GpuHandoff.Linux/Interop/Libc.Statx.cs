@@ -10,6 +10,7 @@ struct Status
     [FieldOffset(24)] public uint Group;
     [FieldOffset(28)] public ushort Mode;
     [FieldOffset(32)] public ulong Inode;
+    [FieldOffset(40)] public ulong Size;
     [FieldOffset(128)] public uint DeviceMajor;
     [FieldOffset(132)] public uint DeviceMinor;
     [FieldOffset(136)] public uint FileSystemMajor;
@@ -17,6 +18,7 @@ struct Status
 
     public readonly bool IsCharacterDevice => (Mode & 0xF000) == 0x2000;
     public readonly bool IsFolder => (Mode & 0xF000) == 0x4000;
+    public readonly bool IsPlainFile => (Mode & 0xF000) == 0x8000;
     public readonly uint Permissions => Mode & 0xFFFu;
 }
 
@@ -27,6 +29,9 @@ static partial class Libc
 
     /// <summary>AT_STATX_DONT_SYNC: what is known will do. Without it a dead server of NFS or FUSE would keep us waiting.</summary>
     public const int DoNotSync = 0x4000;
+
+    /// <summary>AT_EMPTY_PATH: the open file itself.</summary>
+    public const int EmptyPath = 0x1000;
 
     public const uint BasicStatus = 0x7ff;
 

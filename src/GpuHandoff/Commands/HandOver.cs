@@ -87,7 +87,8 @@ static class HandOver
             Say.Refused("not-root", "only root can hand a GPU over", [], "use sudo", wish.Json);
             return ExitCode.Refused;
         }
-        var witness = Witness.For(wish);
+        using var log = RunLog.Open();
+        var witness = Witness.For(wish, log);
         using var signals = new StopSignals(witness);
         // The hand comes up while we look around.
         using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
@@ -102,6 +103,7 @@ static class HandOver
         switch (ending)
         {
             case Ending.Refused { Why: var why }:
+                witness.Refuses(why);
                 Say.Refused(why, json);
                 return ExitCode.Refused;
             case Ending.Unanswered { Call: var silent }:

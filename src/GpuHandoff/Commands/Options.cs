@@ -40,6 +40,11 @@ static class Options
         Description = "Stop what uses the GPU (units, containers, processes) instead of refusing; units and containers start again on the way back",
     };
 
+    public static Option<bool> LoseConsole() => new("--lose-console")
+    {
+        Description = "Hand the GPU over even where the host's text console ends with that, until the next boot",
+    };
+
     public static Option<FreeBy?> By() => new("--policy")
     {
         Description = "How nvidia is made to let go: unload its modules, unbind this card alone, or auto, the default: unload unless another GPU needs them",

@@ -34,7 +34,8 @@ static class RecoverCommand
             Say.Refused("not-root", "only root can recover a GPU", [], "use sudo", json);
             return ExitCode.Refused;
         }
-        var witness = Witness.For(wish);
+        using var log = RunLog.Open();
+        var witness = Witness.For(wish, log);
         using var signals = new StopSignals(witness);
         using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe");
         var kernel = new LinuxKernel(hand);

@@ -22,7 +22,7 @@ sealed class StopSignals : IDisposable
     void Handle(PosixSignalContext context)
     {
         context.Cancel = true;
-        Say.Line(_stop.IsCancellationRequested
+        _witness.Says(_stop.IsCancellationRequested
             ? $"{context.Signal} again: {_witness.Now}; it ends by itself, and nothing is left halfway"
             : $"{context.Signal}: the step in hand ends, then what was done is undone");
         _stop.Cancel();

@@ -17,6 +17,7 @@ sealed class Switches
     readonly Option<bool> _allowRescan = Options.AllowRescan();
     readonly Option<ulong?> _bar1 = Options.Bar1();
     readonly Option<bool> _stopUsers = Options.StopUsers();
+    readonly Option<bool> _loseConsole = Options.LoseConsole();
     readonly Option<bool> _json = Options.Json();
     readonly Option<bool> _quiet = Options.Quiet();
     readonly Option<bool> _verbose = Options.Verbose();
@@ -28,7 +29,7 @@ sealed class Switches
 
     public void AddLookingTo(Command command)
     {
-        foreach (var option in new Option[] { _gpu, _by, _accept, _stopUsers, _claim, _reset, _allowRescan, _bar1, _json, _root })
+        foreach (var option in new Option[] { _gpu, _by, _accept, _stopUsers, _loseConsole, _claim, _reset, _allowRescan, _bar1, _json, _root })
             command.Options.Add(option);
     }
 
@@ -38,9 +39,9 @@ sealed class Switches
     {
         var options = new Option[]
         {
-            _gpu, _by, _accept, _stopUsers, _claim, _reset, _allowRescan, _bar1, _dryRun, _timeout, _callTimeout, _wait, _json, _quiet, _verbose,
+            _gpu, _by, _accept, _stopUsers, _loseConsole, _claim, _reset, _allowRescan, _bar1, _dryRun, _timeout, _callTimeout, _wait, _json, _quiet, _verbose,
         };
-        foreach (var option in options.Where(o => leaves || o != _stopUsers))
+        foreach (var option in options.Where(o => leaves || (o != _stopUsers && o != _loseConsole)))
             command.Options.Add(option);
     }
 
@@ -52,6 +53,7 @@ sealed class Switches
             Accepted = [.. parsed.GetValue(_accept) ?? []],
             Claim = parsed.GetValue(_claim),
             StopUsers = Is(parsed, _stopUsers),
+            LoseConsole = Is(parsed, _loseConsole),
             ResetFirst = parsed.GetValue(_reset),
             Resets = parsed.GetValue(_allowRescan) ? [.. Policy.Default.Resets, Machines.Rung.Rescan] : Policy.Default.Resets,
             Bar1 = parsed.GetValue(_bar1),

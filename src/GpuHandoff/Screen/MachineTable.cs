@@ -72,7 +72,7 @@ static class MachineTable
         foreach (var card in machine.DrmCards)
             yield return ["drm", $"{string.Join(' ', card.Nodes)} of {card.Function}"];
         foreach (var buffer in machine.FrameBuffers)
-            yield return ["fb", $"{buffer.Name} {buffer.Driver}{(buffer.Function is { } function ? $" of {function}" : "")}"];
+            yield return ["fb", $"{buffer.Name} {buffer.Driver}{(buffer.Function is { } function ? $" of {function}" : "")}{(buffer.Firmware is { } device ? $", by {device}" : "")}"];
         foreach (var console in machine.Consoles)
             yield return ["console", $"{console.Number} {console.Name}{(console.Bound ? ", bound" : "")}"];
         foreach (var user in machine.Users)

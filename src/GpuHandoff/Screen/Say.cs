@@ -15,19 +15,22 @@ static class Say
 
     public static void Line(string text, Output output) => output.Write($"{Tag} {text}\n");
 
-    public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state) =>
-        Trouble(what, evidence, hint, state, Output.Error);
+    public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state)
+    {
+        foreach (var line in Lines(what, evidence, hint, state))
+            Line(line);
+    }
 
     /// <summary>What happened, the evidence, what to do, the state now.</summary>
-    public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state, Output output)
+    public static IEnumerable<string> Lines(string what, IEnumerable<string> evidence, string? hint, string? state)
     {
-        Line(what, output);
+        yield return what;
         foreach (var line in evidence)
-            Line($"  {line}", output);
+            yield return $"  {line}";
         if (hint is not null)
-            Line($"hint: {hint}", output);
+            yield return $"hint: {hint}";
         if (state is not null)
-            Line(state, output);
+            yield return state;
     }
 
     /// <summary>A refusal for one reason, in words or as data.</summary>

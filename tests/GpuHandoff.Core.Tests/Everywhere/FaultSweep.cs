@@ -255,5 +255,5 @@ public class FaultSweep
         var gpus => gpus.First(g => g.IsNvidia()).Address.ToString(),
     };
 
-    internal static Policy Of(FreeBy way) => Policy.Default with { By = way, StopUsers = true };
+    internal static Policy Of(FreeBy way) => Policy.Default with { By = way, StopUsers = true, LoseConsole = true };
 }

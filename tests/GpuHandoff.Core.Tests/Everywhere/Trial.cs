@@ -65,6 +65,7 @@ sealed partial class Trial(Case @case, Tally tally)
         {
             By = errand.By,
             Claim = errand.Claim,
+            LoseConsole = true,
             Accepted = errand.Accept ? [.. gpus.SelectMany(g => g.Neighbours).Select(n => n.Address).Distinct()] : [],
         };
         return Carry(errand, machine, new(errand.Target, gpus), policy);
@@ -99,7 +100,7 @@ sealed partial class Trial(Case @case, Tally tally)
             door.Begins();
             try
             {
-                Watched(k.Calls[^1], machine, goal, may);
+                Watched(k.Calls[^1], machine, goal, may, unfinished);
             }
             catch (Broken broken)
             {
@@ -406,7 +407,7 @@ sealed partial class Trial(Case @case, Tally tally)
            select function,
     ];
 
-    void Watched(string call, Machine machine, Goal goal, HashSet<PciAddress> may)
+    void Watched(string call, Machine machine, Goal goal, HashSet<PciAddress> may, ImmutableArray<Unfinished> unfinished)
     {
         var words = call.Split(' ');
         var allowed = words[0] switch
@@ -420,8 +421,10 @@ sealed partial class Trial(Case @case, Tally tally)
         Must(allowed, "outside", call);
         if (call == "rmmod nvidia")
         {
+            // A killed run's cards are taken back together, as that run would have done itself.
             var other = machine.NvidiaGpus().FirstOrDefault(g => g.Display().Owner.Driver == "nvidia"
-                && Kernel.Device(g.Address).Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address));
+                && Kernel.Device(g.Address).Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address)
+                && !unfinished.Any(u => u.Plan.Gpus.Contains(g.Address)));
             Must(other is null, "other", $"nvidia was unloaded under {other?.Address}");
         }
     }
@@ -436,6 +439,10 @@ sealed partial class Trial(Case @case, Tally tally)
             ["", "sys", "bus", "pci", "devices", var bridge, "reset_subordinate" or "reset"] => Kernel.Devices
                 .Where(d => d.Hardware.Behind?.ToString() == bridge).All(d => may.Contains(d.Address)),
             ["", "sys", .., "rescan"] => true,
+            // fbcon is one for all: whose frame buffers it was on is asked by the tests of the console.
+            ["", "sys", "class", "vtconsole", _, "bind"] => machine.FrameBuffers.All(f => f.Function is { } on && may.Contains(on)),
+            ["", "sys", "class", "graphics", "fbcon", "rotate"] => text == "0",
+            ["", "sys", "bus", "platform", "drivers", _, "bind" or "unbind"] => true,
             ["", "sys", "bus", "pci", "devices", var function, "power", "control"] => Mine(function),
             ["", "sys", "bus", "pci", "drivers", _, "bind" or "unbind"] => Mine(text),
             ["", "sys", "bus", "pci", "drivers_probe"] => Mine(text),
@@ -471,7 +478,7 @@ sealed partial class Trial(Case @case, Tally tally)
                 // Not kept yet: persistence mode through an unload, and the runtime power setting of what was lent by hand.
                 && !line.StartsWith("persistent ", StringComparison.Ordinal))
             .Select(line => line.Contains(" driver=vfio-pci ") ? line.Replace(" power=auto ", " power=on ") : line)
-            .Where(line => !firmware || !(line.StartsWith("framebuffer", StringComparison.Ordinal)
+            .Where(line => !firmware || !(line.StartsWith("framebuffer", StringComparison.Ordinal) || line.StartsWith("firmware", StringComparison.Ordinal)
                 || line.StartsWith("console", StringComparison.Ordinal) || line.StartsWith("node /dev/fb", StringComparison.Ordinal)))
             .Select(line => Numbers.Replace(line.Replace("drm=orphan-nvidia_drm", "drm=-"), m => m.Groups["keep"].Value + "*"));
         // Somebody who leaves in his own time changes the counts, whatever we do.

@@ -81,7 +81,7 @@ public class HandingOver
     [MemberData(nameof(RoundTrips))]
     public void Two_opposite_runs_leave_the_machine_as_it_was(string name)
     {
-        foreach (var policy in new[] { Policy.Default, _unbind }.Select(p => p with { StopUsers = true }))
+        foreach (var policy in new[] { Policy.Default, _unbind }.Select(p => p with { StopUsers = true, LoseConsole = true }))
         {
             var desk = new Desk(Hosts.All.First(h => h.Name == name).Boot());
             var gpu = desk.Survey().NvidiaGpus().Any() ? "0" : desk.Survey().Gpus[0].Address.ToString();

@@ -14,7 +14,7 @@ public class ConsoleAndResetTests
         kernel.Read("/proc/iomem")!.ShouldContain("efifb");
         kernel.UnloadNvidia();
         kernel.HandOver(Gpu);
-        kernel.List("/sys/class/graphics").ShouldBeEmpty();
+        kernel.List("/sys/class/graphics").ShouldBe(["fbcon"]);
         kernel.List("/sys/class/vtconsole").ShouldBe(["vtcon0"]);
         Refused(() => kernel.Write("/sys/bus/platform/drivers/efi-framebuffer/bind", "efi-framebuffer.0")).ShouldBe(Errno.NoDevice);
     }

@@ -54,12 +54,13 @@ $(BINARY): $(SOURCES) packaging/publish
 PREFIX ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 UNITS  := gpu-handoff-recover.service gpu-handoff-recover.timer
-install: publish	## Install the binary, the man page, the completions and the units of recover
+install: publish	## Install the binary, the man page, the completions, an example and the units of recover
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/gpu-handoff
 	install -D -m 0644 packaging/gpu-handoff.8 $(DESTDIR)$(PREFIX)/share/man/man8/gpu-handoff.8
 	install -D -m 0644 packaging/completions/gpu-handoff.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	install -D -m 0644 packaging/completions/gpu-handoff.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
+	install -D -m 0644 packaging/gpu-handoff.yaml $(DESTDIR)$(PREFIX)/share/doc/gpu-handoff/examples/gpu-handoff.yaml
 	@for unit in $(UNITS); do \
 		echo "install $(DESTDIR)$(UNITDIR)/$$unit"; \
 		install -d $(DESTDIR)$(UNITDIR) && \
@@ -72,6 +73,7 @@ uninstall:	## Remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gpu-handoff
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gpu-handoff.fish
+	rm -f $(DESTDIR)$(PREFIX)/share/doc/gpu-handoff/examples/gpu-handoff.yaml
 	-[ -n "$(DESTDIR)" ] || systemctl disable --quiet --now $(UNITS)
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 

@@ -19,7 +19,7 @@ _gpu_handoff() {
             [[ ${COMP_WORDS[i]} == -* ]] || { command=${COMP_WORDS[i]}; break; }
         done
         case $command in
-            '') words='status plan to_vfio to_nvidia to_host handoff recover demo version --help --version' ;;
+            '') words='status plan to_vfio to_nvidia to_host handoff recover policy demo version --help --version' ;;
             status) words='--gpu --root --json --verbose --help' ;;
             plan)
                 words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --lose-console --claim --reset --allow-rescan --bar1-size
@@ -28,6 +28,16 @@ _gpu_handoff() {
             handoff) words="vfio nvidia host $acting --stop-users --lose-console" ;;
             to_vfio | to-vfio) words="$acting --stop-users --lose-console" ;;
             to_nvidia | to-nvidia | to_host | to-host) words=$acting ;;
+            policy)
+                case ${COMP_WORDS[i + 1]} in
+                    show) words='--gpu --json --root --help' ;;
+                    check)
+                        compopt -o default
+                        words='--json --help'
+                        ;;
+                    *) words='show check --help' ;;
+                esac
+                ;;
             recover) words='--no-wait --unwedge --json --quiet --verbose --help' ;;
             *) words='--help' ;;
         esac

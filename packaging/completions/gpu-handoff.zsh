@@ -11,6 +11,7 @@ commands=(
     'to_host:hand the GPU back to the host'
     'handoff:the same by argument'
     'recover:bring what a killed run left to an end'
+    'policy:show the policy that holds, or check a policy file'
     'demo:show a hand-over on a simulated host'
     'version:print the version'
 )
@@ -60,6 +61,14 @@ case $words[2] in
         _arguments '--no-wait[leave a run alone that is at work]' '--unwedge[take the mark off where the call has come back]' \
             '--json[print data instead of words]' '--help[show help]' \
             '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
+        ;;
+    policy)
+        shift words; ((CURRENT--))
+        case $words[2] in
+            show) _arguments $common '--root[a recorded machine]:folder:_files -/' '1:what:(show)' ;;
+            check) _arguments '--json[print data instead of words]' '--help[show help]' '1:what:(check)' '2:file:_files' ;;
+            *) _arguments '--help[show help]' '1:what:(show check)' ;;
+        esac
         ;;
     handoff)
         shift words; ((CURRENT--))

@@ -60,7 +60,7 @@ public sealed class RunLog : IDisposable
             if (file < 0)
                 return (-1, Libc.LastError() == TooManyLinks ? $"{path} is a symbolic link: it is left alone" : $"{path} cannot be written: {Errno.Say(Libc.LastError())}");
             var known = Libc.Statx(file, "", Libc.EmptyPath, Libc.BasicStatus, out var status) == 0;
-            if (!known || !status.IsPlainFile || status.Owner != Libc.UserId())
+            if (!known || !status.IsFile || status.Owner != Libc.UserId())
             {
                 _ = Libc.Close(file);
                 return (-1, $"{path} is no plain file of ours: it is left alone");

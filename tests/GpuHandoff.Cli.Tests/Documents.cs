@@ -9,7 +9,8 @@ public partial class Documents
 {
     /// <summary>Each command by its names, with the long options of its help.</summary>
     static readonly Lazy<IReadOnlyList<(string[] Names, string[] Options)>> _commands = new(() =>
-        [.. FirstColumn(Tool.Run("--help").Out, "Commands:").Select(Names).Select(names => (names, OptionsOf(names[0])))]);
+        [.. Below().SelectMany(names => Below(names[0]) is { Count: > 0 } below ? below.Select(b => new[] { $"{names[0]} {b[0]}" }) : [names])
+            .Select(names => (names, OptionsOf(names[0].Split(' '))))]);
 
     public static TheoryData<string> Whole { get; } =
     [
@@ -31,7 +32,8 @@ public partial class Documents
         foreach (var (names, _) in _commands.Value)
         {
             // A completion offers one spelling of each command; words for people tell them all.
-            var told = names.Where(name => Regex.IsMatch(text, $@"(?<![\w-]){name}(?![\w-])")).ToList();
+            var told = names.Where(name => (document.Contains("completions") ? name.Split(' ') : [name])
+                .All(word => Regex.IsMatch(text, $@"(?<![\w-]){word}(?![\w-])"))).ToList();
             told.ShouldNotBeEmpty($"{document} does not know {string.Join(", ", names)}");
             if (!document.Contains("completions"))
                 told.ShouldBe(names, ignoreOrder: false, $"{document} leaves a spelling out");
@@ -68,7 +70,7 @@ public partial class Documents
     [InlineData("docs/checks.md")]
     public void Code_in_a_document_calls_only_commands_that_there_are(string document)
     {
-        var known = _commands.Value.SelectMany(c => c.Names).ToList();
+        var known = _commands.Value.SelectMany(c => c.Names).Select(name => name.Split(' ')[0]).ToList();
         foreach (var command in Code.Matches(Read(document)).SelectMany(m => Call.Matches(m.Value)).Select(m => m.Groups[1].Value))
             known.ShouldContain(command, document);
     }
@@ -91,6 +93,34 @@ public partial class Documents
                 _ => throw new InvalidOperationException($"no words for {check.When}"),
             });
         }
+    }
+
+    [Fact]
+    public void The_page_on_the_policy_has_every_key_with_what_it_takes_and_its_default_and_no_other()
+    {
+        var rows = KeyRow.Matches(Read("docs/policy.md")).Select(m => (Key: m.Groups[1].Value, Takes: m.Groups[2].Value.Replace("`", ""), Default: m.Groups[3].Value)).ToList();
+        rows.Select(r => (r.Key, r.Default)).ShouldBe(PolicyKey.All.Select(k => (k.Name, k.Write(Policy.Default))), ignoreOrder: true);
+        foreach (var (name, takes, _) in rows.Where(r => PolicyKey.All.Single(k => k.Name == r.Key).Takes is var takes && (takes.StartsWith("seconds") || takes == "true or false")))
+            takes.ShouldBe(PolicyKey.All.Single(k => k.Name == name).Takes, name);
+    }
+
+    [Theory]
+    [InlineData("packaging/gpu-handoff.yaml", true)]
+    [InlineData("docs/policy.md", false)]
+    public void An_example_of_a_policy_is_one(string document, bool isComplete)
+    {
+        var text = Read(document);
+        var policy = isComplete ? string.Join('\n', text.Split('\n').Select(line => line is ['#', not ' ', ..] or ['#', ' ', ' ', ..] ? line[1..] : line)) : Yaml.Match(text).Groups[1].Value;
+        var (said, errors) = PolicyFiles.Read([new(document, System.Text.Encoding.UTF8.GetBytes(policy))]);
+        errors.ShouldBeEmpty();
+        said.Cards.ShouldNotBeEmpty();
+        if (!isComplete)
+            return;
+        // As it stands it says nothing; without its signs of comment it says the defaults.
+        PolicyFiles.Read([new(document, System.Text.Encoding.UTF8.GetBytes(text))]).Said.Files.ShouldBeEmpty();
+        said.Files.Select(s => s.Key).Where(k => PolicyKey.All.Any(known => known.Name == k)).ShouldBe(PolicyKey.All.Select(k => k.Name), ignoreOrder: true);
+        foreach (var key in PolicyKey.All)
+            key.Write(said.Everywhere()).ShouldBe(key.Write(Policy.Default), key.Name);
     }
 
     [Fact]
@@ -129,6 +159,10 @@ public partial class Documents
     static string[] OptionsOf(params string[] command) =>
         [.. FirstColumn(Tool.Run([.. command, "--help"]).Out, "Options:").SelectMany(c => LongOption.Matches(c)).Select(m => m.Value)];
 
+    /// <summary>The commands below one, or below none, each by its names.</summary>
+    static List<string[]> Below(params string[] command) =>
+        [.. FirstColumn(Tool.Run([.. command, "--help"]).Out, "Commands:").Select(Names)];
+
     //   to-vfio, to_vfio                        Hand the GPU …
     static IEnumerable<string> FirstColumn(string help, string section) =>
         help.Split('\n').Select(line => line.TrimEnd('\r')).SkipWhile(line => line != section).Skip(1).TakeWhile(line => line.Length > 0)
@@ -144,12 +178,18 @@ public partial class Documents
             ? Roff.Matches(text).Select(m => m.Groups[1].Value)
             : Fence.Match(text).Groups[1].Value.Split("gpu-handoff ", StringSplitOptions.RemoveEmptyEntries);
         foreach (var block in blocks)
-            yield return (block.Split([' ', '\n'])[0], [.. LongOption.Matches(block).Select(m => m.Value)]);
+            yield return (_commands.Value.SelectMany(c => c.Names).FirstOrDefault(name => Regex.IsMatch(block, $@"\A{name}\s")) ?? block, [.. LongOption.Matches(block).Select(m => m.Value)]);
     }
 
     // What a test tells: its first text is the fault.
     [GeneratedRegex(@"Evidence\.Record\(\s*""((?:[^""\\]|\\.)*)""")]
     static partial Regex Recorded { get; }
+
+    [GeneratedRegex(@"^\| `([a-z0-9.-]+)` \| ([^|]+) \| `([^`]+)` \|", RegexOptions.Multiline)]
+    static partial Regex KeyRow { get; }
+
+    [GeneratedRegex(@"```yaml\n(.*?)```", RegexOptions.Singleline)]
+    static partial Regex Yaml { get; }
 
     [GeneratedRegex(@"(?<![\w-])--[a-z][a-z0-9-]*")]
     static partial Regex LongOption { get; }

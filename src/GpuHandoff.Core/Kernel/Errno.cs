@@ -16,6 +16,7 @@ public static class Errno
     public const int NotTypewriter = 25;
     public const int NoSpace = 28;
     public const int ReadOnly = 30;
+    public const int Loop = 40;
 
     /// <summary>The number's name with its meaning: <c>EBUSY (Device or resource busy)</c>.</summary>
     public static string Say(int errno) => errno switch
@@ -33,6 +34,7 @@ public static class Errno
         NotTypewriter => "ENOTTY (Inappropriate ioctl for device)",
         NoSpace => "ENOSPC (No space left on device)",
         ReadOnly => "EROFS (Read-only file system)",
+        Loop => "ELOOP (Too many levels of symbolic links)",
         _ => $"errno {errno}",
     };
 }

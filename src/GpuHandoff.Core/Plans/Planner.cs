@@ -10,6 +10,14 @@ namespace GpuHandoff.Plans;
 /// <summary>From what is to what is wanted. Pure: no clock, no file, no second look. A goal that is met gives an empty plan.</summary>
 public static class Planner
 {
+    /// <summary>The same with all that was said of how; what of it fits no card is noted.</summary>
+    public static Answer Plan(Machine machine, Goal goal, PolicySet said) => Plan(machine, goal, said.On(machine)) switch
+    {
+        Answer.Planned { Plan: var plan } when said.Unmatched(machine).ToList() is { Count: > 0 } lost =>
+            new Answer.Planned(plan with { Notes = [.. plan.Notes, .. lost] }),
+        var answer => answer,
+    };
+
     public static Answer Plan(Machine machine, Goal goal, Policy policy)
     {
         // A card that nobody asked for is no neighbour to be taken along.

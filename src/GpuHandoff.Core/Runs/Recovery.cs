@@ -12,7 +12,7 @@ namespace GpuHandoff.Runs;
 /// Brings a run that was killed to one of the two ends that people know: handed over completely, or on the host. Whoever
 /// calls this holds the locks that the run had.
 /// </summary>
-sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy policy)
+sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySet policy)
 {
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(100);
 
@@ -74,7 +74,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
         witness.Waits($"{string.Join(", ", missing)} left the bus in the middle of a reset: the bus is scanned anew");
         try
         {
-            kernel.Write(Sys.Pci / "rescan", "1", policy.Limits.Reset);
+            kernel.Write(Sys.Pci / "rescan", "1", policy.Limits().Reset);
         }
         catch (KernelRefused refused)
         {
@@ -95,7 +95,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
     /// </summary>
     void AwaitLastCall()
     {
-        var until = kernel.Uptime + policy.Limits.Module;
+        var until = kernel.Uptime + policy.Limits().Module;
         while (kernel.Uptime < until
             && NvidiaStack.TopDown.Any(m => Surveyor.StateOf(m, kernel) is ModuleState.Loading or ModuleState.Unloading))
         {
@@ -110,7 +110,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
 
     Ending.Ran TakeBack(Unfinished run)
     {
-        var outcome = new Executor(kernel, ledger, witness, policy.Limits).TakeBack(run);
+        var outcome = new Executor(kernel, ledger, witness, policy.Limits()).TakeBack(run);
         return new Ending.Ran(run.Plan, outcome is Outcome.RolledBack ? new Outcome.Done(run.Begun.Length) : outcome);
     }
 
@@ -123,7 +123,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, Policy p
             case Answer.Planned { Plan: var plan }:
                 witness.Begins(plan);
                 // Not to be interrupted: it is short, and half of it is what we are here to end.
-                return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits).Run(plan, CancellationToken.None));
+                return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, CancellationToken.None));
             default:
                 throw new InvalidOperationException("a planner answers with a plan or a refusal");
         }

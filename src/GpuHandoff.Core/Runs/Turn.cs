@@ -17,7 +17,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
 
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(500);
 
-    public Ending HandOver(Target target, string? selector, Policy policy, CancellationToken stop)
+    public Ending HandOver(Target target, string? selector, PolicySet policy, CancellationToken stop)
     {
         try
         {
@@ -27,7 +27,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
             if (Wedged(gpus, target) is { } stuck)
                 return new Ending.Refused(stuck);
-            using var turn = new Holding(kernel, locks, witness, policy.Limits.Total, stop);
+            using var turn = new Holding(kernel, locks, witness, policy.Limits().Total, stop);
             turn.Take(gpus.Concat(Touching(gpus).SelectMany(u => u.Plan.Gpus)));
             if (turn.Refusal is null)
                 EndWhatDidNotEnd(gpus, turn, policy);
@@ -43,7 +43,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// <param name="wait">
     /// Wait for a run that is at work, and try once more what an earlier recovery could not end; else leave both alone.
     /// </param>
-    public ImmutableArray<Ending> Recover(Policy policy, bool wait, CancellationToken stop)
+    public ImmutableArray<Ending> Recover(PolicySet policy, bool wait, CancellationToken stop)
     {
         var endings = ImmutableArray.CreateBuilder<Ending>();
         var recovery = new Recovery(kernel, ledger, witness, policy);
@@ -60,7 +60,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                 endings.Add(Unanswered(silent));
             }
         }
-        DropOtherBoots(policy, stop);
+        DropOtherBoots(stop);
         return endings.ToImmutable();
     }
 
@@ -74,11 +74,11 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return Planner.Plan(machine, new(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]), Policy.Default) as Answer.Refused;
     }
 
-    Ending? EndOne(Unfinished run, Recovery recovery, Policy policy, bool wait, CancellationToken stop)
+    Ending? EndOne(Unfinished run, Recovery recovery, PolicySet policy, bool wait, CancellationToken stop)
     {
         if (Wedged(run.Plan.Gpus, run.Plan.Target) is { } stuck)
             return wait ? new Ending.Refused(stuck) : null;
-        using var turn = new Holding(kernel, locks, witness, wait ? policy.Limits.Total : TimeSpan.Zero, stop);
+        using var turn = new Holding(kernel, locks, witness, wait ? policy.Limits().Total : TimeSpan.Zero, stop);
         turn.Take(run.Plan.Gpus);
         turn.WantsModulesAlone();
         using var modules = turn.TakeModules();
@@ -97,7 +97,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     }
 
     /// <summary>Another boot has bound everything anew: its records and marks tell nothing of this one.</summary>
-    void DropOtherBoots(Policy policy, CancellationToken stop)
+    void DropOtherBoots(CancellationToken stop)
     {
         var boot = Surveyor.BootId(kernel);
         foreach (var gpu in ledger.Wedges().Where(w => w.BootId != boot).Select(w => w.Gpu)
@@ -157,7 +157,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return endings.ToImmutable();
     }
 
-    void EndWhatDidNotEnd(ImmutableArray<PciAddress> gpus, Holding turn, Policy policy)
+    void EndWhatDidNotEnd(ImmutableArray<PciAddress> gpus, Holding turn, PolicySet policy)
     {
         var unfinished = Touching(gpus);
         if (unfinished is [])
@@ -195,9 +195,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return new(unclear.What, [new("which-gpu", unclear.What, unclear.Evidence, unclear.Hint)]);
     }
 
-    Ending Decide(Target target, ImmutableArray<PciAddress> gpus, Policy policy, Holding turn, CancellationToken stop)
+    Ending Decide(Target target, ImmutableArray<PciAddress> gpus, PolicySet policy, Holding turn, CancellationToken stop)
     {
-        var until = kernel.Uptime + policy.Patience;
+        var until = kernel.Uptime + policy.Everywhere().Patience;
         var told = false;
         while (true)
         {
@@ -210,7 +210,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             {
                 case Answer.Planned { Plan: var plan } when ChangesModules(plan) ? modules.IsAlone() : modules.Share():
                     witness.Begins(plan);
-                    return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits).Run(plan, stop));
+                    return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop));
                 case Answer.Planned:
                     // Somebody else came in between: the plan may be out of date.
                     turn.WantsModulesAlone();

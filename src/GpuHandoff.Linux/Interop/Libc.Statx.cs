@@ -17,8 +17,8 @@ struct Status
     [FieldOffset(140)] public uint FileSystemMinor;
 
     public readonly bool IsCharacterDevice => (Mode & 0xF000) == 0x2000;
+    public readonly bool IsFile => (Mode & 0xF000) == 0x8000;
     public readonly bool IsFolder => (Mode & 0xF000) == 0x4000;
-    public readonly bool IsPlainFile => (Mode & 0xF000) == 0x8000;
     public readonly uint Permissions => Mode & 0xFFFu;
 }
 

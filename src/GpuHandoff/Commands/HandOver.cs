@@ -57,6 +57,8 @@ static class HandOver
     /// <summary>The plan or the refusal, and nothing else.</summary>
     public static int Look(Target target, Wish wish)
     {
+        if (Policies.For(wish) is not { } policy)
+            return ExitCode.Refused;
         var (kernel, ledger) = (Place.ToLookAt(wish.Root), Place.Ledger(wish.Root));
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
         switch (Selection.Of(machine, wish.Gpu))
@@ -64,14 +66,14 @@ static class HandOver
             case Selection.Unclear unclear:
                 Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, wish.Json);
                 return ExitCode.Refused;
-            case Selection.Chosen chosen when Planner.Plan(machine, new(target, chosen.Gpus), wish.Policy) is Answer.Planned { Plan: var plan }:
+            case Selection.Chosen chosen when Planner.Plan(machine, new(target, chosen.Gpus), policy) is Answer.Planned { Plan: var plan }:
                 if (wish.Json)
                     Say.Data(Report.Of(plan));
                 else
                     Output.Standard.Write(PlanText.Of(plan));
                 return ExitCode.Done;
             case Selection.Chosen chosen:
-                Say.Refused((Answer.Refused)Planner.Plan(machine, new(target, chosen.Gpus), wish.Policy), wish.Json);
+                Say.Refused((Answer.Refused)Planner.Plan(machine, new(target, chosen.Gpus), policy), wish.Json);
                 return ExitCode.Refused;
             default:
                 throw new InvalidOperationException("a selection is clear or unclear");
@@ -89,12 +91,14 @@ static class HandOver
         }
         using var log = RunLog.Open();
         var witness = Witness.For(wish, log);
+        if (Policies.For(wish, witness.Refuses) is not { } policy)
+            return ExitCode.Refused;
         using var signals = new StopSignals(witness);
         // The hand comes up while we look around.
         using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
         var kernel = new LinuxKernel(hand);
         var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
-        return Tell(turn.HandOver(target, wish.Gpu, wish.Policy, signals.Stop), witness, wish.Json);
+        return Tell(turn.HandOver(target, wish.Gpu, policy, signals.Stop), witness, wish.Json);
     }
 
     /// <summary>Says how it ended, and gives the exit code for it.</summary>

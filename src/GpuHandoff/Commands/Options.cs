@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
-using System.Globalization;
 using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 
@@ -97,17 +96,9 @@ static class Options
         CustomParser = Size,
     };
 
-    // 256M, 16G: what resizable BAR offers are powers of two, from 1 MiB on.
-    static ulong? Size(ArgumentResult result)
-    {
-        var word = Word(result);
-        var shift = word is [.., 'M' or 'm'] ? 20 : word is [.., 'G' or 'g'] ? 30 : word is [.., 'T' or 't'] ? 40 : 0;
-        return shift > 0
-            && ulong.TryParse(word.AsSpan(0, word.Length - 1), NumberStyles.None, CultureInfo.InvariantCulture, out var count)
-            && count is > 0 and <= 1 << 20 && ulong.IsPow2(count)
-                ? count << shift
-                : Wrong(result, $"--bar1-size takes a power of two in M, G or T, such as 256M or 16G, not \"{word}\"", (ulong?)null);
-    }
+    static ulong? Size(ArgumentResult result) => PolicyKey.Size(Word(result), out var size) && size is not null
+        ? size
+        : Wrong(result, $"--bar1-size takes a power of two in M, G or T, such as 256M or 16G, not \"{Word(result)}\"", (ulong?)null);
 
     static FreeBy? By(ArgumentResult result) => Word(result) switch
     {

@@ -11,6 +11,10 @@ static class Place
     public static IKernel ToLookAt(DirectoryInfo? root) =>
         root is null ? new LinuxKernel(hand: null) : new RecordedTree(root.FullName);
 
+    /// <summary>The folder of the policy's files.</summary>
+    public static PolicyFolder Policy(DirectoryInfo? root) =>
+        root is null ? new(PolicyFolder.Default) : new(Path.Combine(root.FullName, "etc"), owner: null);
+
     public static ILedger Ledger(DirectoryInfo? root) =>
         root is null ? new FileLedger(FileLedger.DefaultFolder, FileLedger.DefaultOfThisBoot) : new MemoryLedger();
 }

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using GpuHandoff.Goals;
 using GpuHandoff.Linux;
 using GpuHandoff.Runs;
 using GpuHandoff.Screen;
@@ -23,7 +22,7 @@ static class RecoverCommand
         };
         command.SetAction(parsed => Act(
             parsed.GetValue(noWait), parsed.GetValue(unwedge), parsed.GetValue(json),
-            new(null, Policy.Default, DryRun: false, parsed.GetValue(json), parsed.GetValue(quiet), parsed.GetValue(verbose), Root: null)));
+            new(null, [], DryRun: false, parsed.GetValue(json), parsed.GetValue(quiet), parsed.GetValue(verbose), Root: null)));
         return command;
     }
 
@@ -41,7 +40,7 @@ static class RecoverCommand
         var kernel = new LinuxKernel(hand);
         var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
         IEnumerable<Ending> endings =
-            [.. unwedge ? turn.Unwedge() : [], .. turn.Recover(wish.Policy, wait: !noWait, signals.Stop)];
+            [.. unwedge ? turn.Unwedge() : [], .. turn.Recover(Policies.ForRecovery(), wait: !noWait, signals.Stop)];
         var worst = ExitCode.Done;
         var told = false;
         foreach (var ending in endings)

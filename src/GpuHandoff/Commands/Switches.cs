@@ -1,10 +1,12 @@
+using System.Collections.Immutable;
 using System.CommandLine;
 using GpuHandoff.Goals;
 
 namespace GpuHandoff.Commands;
 
 /// <summary>What a user said on the command line of a hand-over or its plan.</summary>
-sealed record Wish(string? Gpu, Policy Policy, bool DryRun, bool Json, bool Quiet, bool Verbose, DirectoryInfo? Root);
+/// <param name="Flags">What the command line says of the policy, to be laid over what the files say.</param>
+sealed record Wish(string? Gpu, ImmutableArray<Setting> Flags, bool DryRun, bool Json, bool Quiet, bool Verbose, DirectoryInfo? Root);
 
 /// <summary>The switches of a hand-over, and those of them that a look needs.</summary>
 sealed class Switches
@@ -47,32 +49,33 @@ sealed class Switches
 
     public Wish Read(ParseResult parsed)
     {
-        var policy = new Policy
-        {
-            By = parsed.GetValue(_by) ?? FreeBy.Auto,
-            Accepted = [.. parsed.GetValue(_accept) ?? []],
-            Claim = parsed.GetValue(_claim),
-            StopUsers = Is(parsed, _stopUsers),
-            LoseConsole = Is(parsed, _loseConsole),
-            ResetFirst = parsed.GetValue(_reset),
-            Resets = parsed.GetValue(_allowRescan) ? [.. Policy.Default.Resets, Machines.Rung.Rescan] : Policy.Default.Resets,
-            Bar1 = parsed.GetValue(_bar1),
-            Limits = LimitsOf(parsed),
-            Patience = Has(parsed, _wait) && parsed.GetValue(_wait) is { } wait ? wait : Policy.Default.Patience,
-        };
         return new(
-            parsed.GetValue(_gpu), policy, Is(parsed, _dryRun), Is(parsed, _json), Is(parsed, _quiet), Is(parsed, _verbose),
+            parsed.GetValue(_gpu), Flags(parsed), Is(parsed, _dryRun), Is(parsed, _json), Is(parsed, _quiet), Is(parsed, _verbose),
             Has(parsed, _root) ? parsed.GetValue(_root) : null);
     }
 
-    Limits LimitsOf(ParseResult parsed)
+    ImmutableArray<Setting> Flags(ParseResult parsed)
     {
-        var limits = Limits.Default;
-        if (Has(parsed, _timeout) && parsed.GetValue(_timeout) is { } total)
-            limits = limits with { Total = total };
-        if (Has(parsed, _callTimeout) && parsed.GetValue(_callTimeout) is { } call)
-            limits = limits with { Write = call, Module = call };
-        return limits;
+        var flags = ImmutableArray.CreateBuilder<Setting>();
+        // Only what was said: what was not, the files say, or nobody.
+        void Add<T>(Option<T> option, string key, Func<Policy, T, Policy> lay)
+        {
+            if (Has(parsed, option) && parsed.GetResult(option) is { Implicit: false } && parsed.GetValue(option) is { } value)
+                flags.Add(new(key, new(option.Name, 0), policy => lay(policy, value)));
+        }
+
+        Add(_by, "free-by", (policy, by) => policy with { By = by!.Value });
+        Add(_accept, "accept-neighbours", (policy, accepted) => policy with { Accepted = [.. accepted] });
+        Add(_claim, "claim", (policy, claim) => policy with { Claim = claim });
+        Add(_stopUsers, "users", (policy, stop) => policy with { StopUsers = stop });
+        Add(_loseConsole, "lose-console", (policy, lose) => policy with { LoseConsole = lose });
+        Add(_reset, "reset-first", (policy, reset) => policy with { ResetFirst = reset });
+        Add(_allowRescan, "resets", (policy, allow) => allow ? policy with { Resets = [.. policy.Resets.Union([Machines.Rung.Rescan])] } : policy);
+        Add(_bar1, "bar1-size", (policy, size) => policy with { Bar1 = size });
+        Add(_timeout, "limits.total", (policy, total) => policy with { Limits = policy.Limits with { Total = total!.Value } });
+        Add(_callTimeout, "limits.call", (policy, call) => policy with { Limits = policy.Limits with { Write = call!.Value, Module = call.Value } });
+        Add(_wait, "wait", (policy, wait) => policy with { Patience = wait!.Value });
+        return flags.ToImmutable();
     }
 
     static bool Is(ParseResult parsed, Option<bool> option) => Has(parsed, option) && parsed.GetValue(option);

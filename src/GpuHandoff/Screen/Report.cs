@@ -59,6 +59,7 @@ sealed record Report(string Result, string Summary)
     UseStringEnumConverter = true,
     Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]
 [JsonSerializable(typeof(Report))]
+[JsonSerializable(typeof(PolicyReport))]
 sealed partial class ReportJson : JsonSerializerContext
 {
     public static ReportJson Plain => new(new(Default.Options!) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });

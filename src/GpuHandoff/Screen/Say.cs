@@ -57,5 +57,7 @@ static class Say
 
     public static void Data(Machine machine) => Output.Standard.Write(JsonSerializer.Serialize(machine, Json.Plain.Machine) + "\n");
 
+    public static void Data(PolicyReport report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.PolicyReport) + "\n");
+
     public static void Data(Report report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.Report) + "\n");
 }

@@ -14,7 +14,9 @@ public sealed class Host : IDisposable
         done
         grep -E '^(nvidia|nouveau|snd_hda_intel|xhci_pci)' /proc/modules | cut -d' ' -f1,3,4 | sort
         stat -c '%n %F %a %u:%g %T' /dev/nvidia* 2>/dev/null
-        grep . /sys/class/vtconsole/*/name /sys/class/vtconsole/*/bind
+        # By name: a console that comes back may have another number.
+        for c in /sys/class/vtconsole/*; do read name < $c/name; read bound < $c/bind; echo "console $name bound=$bound"; done | sort
+        for f in /sys/class/graphics/fb[0-9]*; do [ ! -e $f ] || { read name < $f/name; echo "framebuffer $name"; }; done | sort
         ls -d /dev/dri/* /dev/snd/controlC* 2>/dev/null
         """;
 
@@ -22,6 +24,7 @@ public sealed class Host : IDisposable
     const string MakeNodes = """
         umask 0
         rm -f /dev/nvidia*
+        [ -e /proc/driver/nvidia/gpus ] || exit 0
         n=0; for gpu in /proc/driver/nvidia/gpus/*; do mknod -m 666 /dev/nvidia$n c 195 $n; n=$((n + 1)); done
         mknod -m 666 /dev/nvidiactl c 195 255
         [ ! -e /sys/module/nvidia_modeset ] || mknod -m 666 /dev/nvidia-modeset c 195 254
@@ -31,7 +34,23 @@ public sealed class Host : IDisposable
         mknod -m 666 /dev/nvidia-uvm-tools c $uvm 1
         """;
 
-    readonly HostDriver _driver;
+    /// <summary>Who uses the cards, by unit, process and container: more than <see cref="Describe"/> can afford to ask each time.</summary>
+    const string DescribeUsers = """
+        systemctl list-units --all --plain --no-legend --type=service,target \
+            'nvidia*' 'gpu-handoff-host*' 'getty@tty1*' ollama.service jellyfin.service folding.service 'mps*' \
+            | tr -s ' ' | cut -d' ' -f1,3,4 | sort
+        # Through the links: a container's node is another inode, with the card's numbers.
+        find -L /proc/[0-9]*/fd -maxdepth 1 -type c -exec stat -L -c '%Hr:%Lr %n' {} + 2> /dev/null | grep '^195:' | while read -r node file; do
+            process=${file%/fd/*}
+            read -r name < $process/comm; read -r group < $process/cgroup
+            echo "$name of ${group#0::} has $node"
+        done | sort
+        for id in 107 115 120; do [ ! -e /sys/fs/cgroup/lxc/$id ] || echo "container $id runs"; done
+        # It takes a second to answer: only where a case has made a container.
+        [ ! -e /run/podman-in-use ] || podman ps --all --format 'container {{.ID}} {{.Names}} {{.State}}' | sort
+        """;
+
+    HostDriver _driver;
     string _home = "";
 
     public Host(string name, params IReadOnlyList<LabGpu> gpus)
@@ -40,12 +59,17 @@ public sealed class Host : IDisposable
     }
 
     public Host(string name, HostDriver driver, params IReadOnlyList<LabGpu> gpus)
+        : this(new LabMachine { Name = name, Gpus = gpus }, driver)
+    {
+    }
+
+    public Host(LabMachine machine, HostDriver driver)
     {
         _driver = driver;
         var binary = Path.Combine(LabPlaces.Repository, "artifacts", "publish", "gpu-handoff");
         if (!File.Exists(binary))
             throw new FileNotFoundException($"{binary} is not there: make publish", binary);
-        Vm = LabVm.Boot(new() { Name = name, Gpus = gpus, Files = [LabFile.From(binary, "/usr/sbin/gpu-handoff")] });
+        Vm = LabVm.Boot(machine with { Files = [LabFile.From(binary, "/usr/sbin/gpu-handoff"), .. machine.Files] });
         Vm.Run($"{driver.Choose}; sync").Ok();
         Furnish();
     }
@@ -68,7 +92,22 @@ public sealed class Host : IDisposable
         _home = Picture();
     }
 
+    /// <summary>Another driver for the NVIDIA cards; the machine is at home with it.</summary>
+    public void Use(HostDriver driver)
+    {
+        if (driver == _driver)
+            return;
+        Vm.Run($"for m in nvidia_uvm nvidia_drm nvidia_modeset nvidia; do [ ! -e /sys/module/$m ] || rmmod $m || exit; done; {driver.Choose}").Ok();
+        _driver = driver;
+        Vm.Run(_driver.Load).Ok();
+        Vm.Run(MakeNodes).Ok();
+        _home = Picture();
+    }
+
     public string Picture() => Vm.Run(Describe).Text;
+
+    /// <summary><see cref="Picture"/>, and with it everybody who uses the cards.</summary>
+    public string Record() => $"{Picture()}\n{Vm.Run(DescribeUsers).Text}";
 
     /// <summary>Runs a case from a machine at home, and wants it at home again afterwards.</summary>
     public void Case(Action act, [System.Runtime.CompilerServices.CallerMemberName] string name = "") => Vm.Case(

@@ -12,4 +12,7 @@ public sealed record HostDriver(string Choose, string Load)
 
     /// <summary>The stand-in with faults to order, see lab/README.md.</summary>
     public static HostDriver StandIn { get; } = new("/usr/local/lib/lab/use-driver stand-in", "modprobe nvidia");
+
+    /// <summary>None, on a host that has no NVIDIA card.</summary>
+    public static HostDriver None { get; } = new("true", "true");
 }

@@ -1,0 +1,76 @@
+namespace GpuHandoff.Lab.Tests;
+
+/// <summary>A host that UEFI has started: its first console is the firmware's framebuffer.</summary>
+[Trait("Category", "Lab")]
+public sealed class TheFirmwaresConsole
+{
+    [LabFact]
+    public void A_firmware_framebuffer_is_lost_with_consent_only_and_a_drivers_own_comes_back()
+    {
+        using var host = new Host(
+            new LabMachine
+            {
+                Name = "ovmf",
+                Gpus = [],
+                Display = LabDisplay.Vga,
+                Firmware = LabFirmware.Ovmf,
+                // udev shall not load it: the firmware's framebuffer stays the only one until a case says otherwise.
+                KernelArguments = $"{HostAtWork.KernelArguments} modprobe.blacklist=bochs",
+            },
+            HostDriver.None);
+        var (vm, card) = (host.Vm, host.Vm.Display);
+        vm.Run(HostAtWork.Prompt).Ok();
+        vm.Case(() =>
+        {
+            FrameBuffers().ShouldBe("EFI VGA");
+            var before = HostAtWork.Screen(vm, "firmware-0-before");
+            before.IsBlank().ShouldBeFalse();
+
+            var refused = host.Refused($"to_vfio --gpu {card}");
+            refused.ShouldContain("[console-would-be-lost]");
+            refused.ShouldContain("--lose-console");
+            HostAtWork.Screen(vm, "firmware-1-refused").ShowsTheSameAs(before).ShouldBeTrue();
+            HostAtWork.ShowsWhatIsWritten(vm, "firmware-2-refused-written").ShouldBeTrue();
+
+            host.Tool(0, $"to_vfio --gpu {card} --lose-console");
+            FrameBuffers().ShouldBe("");
+            // A real card's picture ends with its power. QEMU's has no power management, and shows what is left in its memory.
+            var frozen = HostAtWork.Screen(vm, "firmware-3-away");
+            vm.Run("printf '\\n\\nnobody sees this' > /dev/tty1; sleep 0.3").Ok();
+            vm.Screendump("firmware-4-away-written").Difference(frozen).ShouldBeNull();
+
+            var back = host.Tool(0, $"to_nvidia --gpu {card}");
+            back.Errors.ShouldContain("console");
+            FrameBuffers().ShouldBe("");
+            vm.Run("ls /sys/bus/platform/drivers/efi-framebuffer").Ok().Text.ShouldNotContain("efi-framebuffer.0");
+
+            // What is lost already needs no consent.
+            host.Tool(0, $"to_vfio --gpu {card}");
+            host.Tool(0, $"to_nvidia --gpu {card}");
+        }, "with the firmware's framebuffer");
+
+        vm.Run("sync").Ok();
+        vm.Reboot(crash: true);
+        vm.Case(() =>
+        {
+            FrameBuffers().ShouldBe("EFI VGA");
+            vm.Run("modprobe bochs && udevadm settle").Ok();
+            FrameBuffers().ShouldBe("bochs-drmdrmfb");
+            vm.Run("systemctl restart getty@tty1.service").Ok();
+            var before = HostAtWork.Screen(vm, "driver-0-before");
+            before.IsBlank().ShouldBeFalse();
+            var home = host.Picture();
+            foreach (var time in new[] { 1, 2 })
+            {
+                host.Tool(0, $"to_vfio --gpu {card}");
+                vm.Screendump($"driver-{time}-away").IsBlank().ShouldBeTrue();
+                host.Tool(0, $"to_nvidia --gpu {card}");
+                HostAtWork.Screen(vm, $"driver-{time}-back").ShowsTheSameAs(before).ShouldBeTrue();
+                host.Picture().ShouldBe(home);
+            }
+            HostAtWork.ShowsWhatIsWritten(vm, "driver-3-written").ShouldBeTrue();
+        }, "with bochs-drm");
+
+        string FrameBuffers() => vm.Run("cat /sys/class/graphics/fb*/name 2> /dev/null").Text;
+    }
+}

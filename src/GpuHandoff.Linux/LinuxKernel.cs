@@ -190,14 +190,14 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     {
         var saying = $"{program} {string.Join(' ', arguments)}";
         var since = Uptime;
+        string[] request =
+        [
+            "run", ((long)budget.TotalMilliseconds).ToString(), input, (environment?.Count ?? 0).ToString(), .. environment ?? [],
+            program, .. arguments,
+        ];
         var end = hand is null
             ? RiskyCalls.Run(program, arguments, budget, input, environment ?? [])
-            : ProgramEnd.OfMessage(hand.Ask(
-                saying, budget + _untilKilled, since, 
-                [
-                    "run", ((long)budget.TotalMilliseconds).ToString(), input, (environment?.Count ?? 0).ToString(), .. environment ?? [],
-                    program, .. arguments,
-                ]));
+            : ProgramEnd.OfMessage(hand.Ask(saying, budget + _untilKilled, since, request));
         return end switch
         {
             ProgramEnd.Ended(var exit, var output) => new(exit, output),

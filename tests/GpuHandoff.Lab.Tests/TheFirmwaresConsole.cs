@@ -5,24 +5,13 @@ namespace GpuHandoff.Lab.Tests;
 public sealed class TheFirmwaresConsole
 {
     [LabFact]
-    public void A_firmware_framebuffer_is_lost_with_consent_only_and_a_drivers_own_comes_back()
+    public void A_firmware_framebuffer_is_given_away_with_consent_only_and_does_not_come_back()
     {
-        using var host = new Host(
-            new LabMachine
-            {
-                Name = "ovmf",
-                Gpus = [],
-                Display = LabDisplay.Vga,
-                Firmware = LabFirmware.Ovmf,
-                // udev shall not load it: the firmware's framebuffer stays the only one until a case says otherwise.
-                KernelArguments = $"{HostAtWork.KernelArguments} modprobe.blacklist=bochs",
-            },
-            HostDriver.None);
+        using var host = Boot("ovmf");
         var (vm, card) = (host.Vm, host.Vm.Display);
-        vm.Run(HostAtWork.Prompt).Ok();
         vm.Case(() =>
         {
-            FrameBuffers().ShouldBe("EFI VGA");
+            FrameBuffers(vm).ShouldBe("EFI VGA");
             var before = HostAtWork.Screen(vm, "firmware-0-before");
             before.IsBlank().ShouldBeFalse();
 
@@ -33,29 +22,33 @@ public sealed class TheFirmwaresConsole
             HostAtWork.ShowsWhatIsWritten(vm, "firmware-2-refused-written").ShouldBeTrue();
 
             host.Tool(0, $"to_vfio --gpu {card} --lose-console");
-            FrameBuffers().ShouldBe("");
+            FrameBuffers(vm).ShouldBe("");
             // A real card's picture ends with its power. QEMU's has no power management, and shows what is left in its memory.
             var frozen = HostAtWork.Screen(vm, "firmware-3-away");
             vm.Run("printf '\\n\\nnobody sees this' > /dev/tty1; sleep 0.3").Ok();
             vm.Screendump("firmware-4-away-written").Difference(frozen).ShouldBeNull();
 
             var back = host.Tool(0, $"to_nvidia --gpu {card}");
-            back.Errors.ShouldContain("console");
-            FrameBuffers().ShouldBe("");
+            back.Errors.ShouldContain("the text console does not come back before the next boot: it was the firmware's");
+            FrameBuffers(vm).ShouldBe("");
             vm.Run("ls /sys/bus/platform/drivers/efi-framebuffer").Ok().Text.ShouldNotContain("efi-framebuffer.0");
 
             // What is lost already needs no consent.
             host.Tool(0, $"to_vfio --gpu {card}");
             host.Tool(0, $"to_nvidia --gpu {card}");
-        }, "with the firmware's framebuffer");
+        });
+    }
 
-        vm.Run("sync").Ok();
-        vm.Reboot(crash: true);
+    [LabFact]
+    public void A_driver_that_took_the_screen_from_the_firmware_brings_the_console_back()
+    {
+        using var host = Boot("ovmf-driver");
+        var (vm, card) = (host.Vm, host.Vm.Display);
         vm.Case(() =>
         {
-            FrameBuffers().ShouldBe("EFI VGA");
+            FrameBuffers(vm).ShouldBe("EFI VGA");
             vm.Run("modprobe bochs && udevadm settle").Ok();
-            FrameBuffers().ShouldBe("bochs-drmdrmfb");
+            FrameBuffers(vm).ShouldBe("bochs-drmdrmfb");
             vm.Run("systemctl restart getty@tty1.service").Ok();
             var before = HostAtWork.Screen(vm, "driver-0-before");
             before.IsBlank().ShouldBeFalse();
@@ -69,8 +62,25 @@ public sealed class TheFirmwaresConsole
                 host.Picture().ShouldBe(home);
             }
             HostAtWork.ShowsWhatIsWritten(vm, "driver-3-written").ShouldBeTrue();
-        }, "with bochs-drm");
-
-        string FrameBuffers() => vm.Run("cat /sys/class/graphics/fb*/name 2> /dev/null").Text;
+        });
     }
+
+    static Host Boot(string name)
+    {
+        var host = new Host(
+            new LabMachine
+            {
+                Name = name,
+                Gpus = [],
+                Display = LabDisplay.Vga,
+                Firmware = LabFirmware.Ovmf,
+                // udev shall not load it: the firmware's framebuffer stays the only one until a case says otherwise.
+                KernelArguments = $"{HostAtWork.KernelArguments} modprobe.blacklist=bochs",
+            },
+            HostDriver.None);
+        host.Vm.Run(HostAtWork.Prompt).Ok();
+        return host;
+    }
+
+    static string FrameBuffers(LabVm vm) => vm.Run("cat /sys/class/graphics/fb*/name 2> /dev/null").Text;
 }

@@ -117,6 +117,9 @@ public sealed partial class SimulatedKernel : IKernel
     /// <summary>The call that is being made, for who holds what.</summary>
     internal string CallNow { get; set; } = "boot";
 
+    /// <summary>Proxmox's cluster file system waits for its other nodes.</summary>
+    public bool ClusterHangs { get; set; }
+
     // ---- reading ----
 
     public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
@@ -125,7 +128,8 @@ public sealed partial class SimulatedKernel : IKernel
     {
         var device = Bus.Devices.FirstOrDefault(device => file.Text.Contains($"/{device.Address}/", StringComparison.Ordinal));
         // The override on older kernels; what nvidia tells of a card, on all of them.
-        if (device?.LockHolder is not null && (OverrideTakesDeviceLock || file.Text.StartsWith("/proc/driver/nvidia", StringComparison.Ordinal)))
+        if ((device?.LockHolder is not null && (OverrideTakesDeviceLock || file.Text.StartsWith("/proc/driver/nvidia", StringComparison.Ordinal)))
+            || (ClusterHangs && file.Text.StartsWith("/etc/pve/", StringComparison.Ordinal)))
         {
             var since = Uptime;
             clock.Advance(budget);

@@ -169,7 +169,10 @@ public sealed class WhoUsesTheCard(HostAtWork work)
             foreach (var user in new[] { "nvidia-persiste", "nvidia-cuda-mps", "sleep of /system.slice/ollama", "busybox of /lxc/107/ns", "busybox of /machine.slice/libpod" })
                 before.ShouldContain(user);
 
-            Host.Tool(0, $"to_vfio --gpu {work.Gpu.Address} {Everybody}");
+            // The policy's word, not the command line's: so a hook comes along.
+            Host.Refused($"to_vfio --gpu {work.Gpu.Address}").ShouldContain("folding.service");
+            Vm.Run("printf 'users:\n  units: restart\n  containers: restart\n' > /etc/gpu-handoff.yaml").Ok();
+            Host.Tool(0, $"to_vfio --gpu {work.Gpu.Address}");
             Host.Tool(0, $"to_vfio --gpu {Vm.Display}");
             var away = Host.Record();
             File.WriteAllText(Path.Combine(Vm.Evidence, "at-work-1-away.txt"), away);

@@ -16,8 +16,22 @@ public static class LxcConfig
     [
         .. from id in kernel.List(new("/sys/fs/cgroup/lxc"))
            where id.All(char.IsAsciiDigit)
-           select Parse(new(ContainerKind.Lxc, id), kernel.ReadSlow(new($"/etc/pve/lxc/{id}.conf"), _slowRead) ?? ""),
+           select Parse(new(ContainerKind.Lxc, id), Config(id, kernel)),
     ];
+
+    static string Config(string id, IKernel kernel)
+    {
+        var file = new SysPath($"/etc/pve/lxc/{id}.conf");
+        try
+        {
+            return kernel.ReadSlow(file, _slowRead) ?? "";
+        }
+        catch (KernelSilent silent)
+        {
+            // No card is stuck, and none shall be marked: it is a file system of the cluster's, in a process (FUSE).
+            throw new KernelRefused(silent.Call, 0, "Proxmox's cluster file system does not answer: systemctl status pve-cluster tells more");
+        }
+    }
 
     // arch: amd64
     // dev0: /dev/nvidia0,mode=0666                                                 also dev0: path=/dev/nvidia0

@@ -1,4 +1,5 @@
 using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
@@ -98,6 +99,19 @@ public class KnownUsers
         desk.Done(Target.Vfio, "02:00", policy);
         kernel.Unit("ollama.service").State.ShouldBe("inactive");
         kernel.Unit("training.service").State.ShouldBe("active");
+    }
+
+    [Fact]
+    public void A_cluster_file_system_that_hangs_is_named_and_marks_no_card()
+    {
+        var kernel = Hosts.LxcContainers();
+        kernel.ClusterHangs = true;
+        var desk = new Desk(kernel);
+
+        Should.Throw<KernelRefused>(() => desk.HandOver(Target.Vfio)).Message.ShouldContain("pve-cluster");
+
+        kernel.Calls.ShouldBeEmpty();
+        desk.Ledger.Wedges().ShouldBeEmpty();
     }
 
     [Theory]

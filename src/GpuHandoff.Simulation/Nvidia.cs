@@ -10,6 +10,8 @@ sealed class Nvidia(SimulatedKernel kernel, DriverOption option)
 {
     public const string DefaultUuid = "GPU-????????-????-????-????-????????????";
 
+    public static string UuidOf(PciDevice device) => $"GPU-00000000-0000-0000-0000-{device.Address.Bus:x12}";
+
     public DriverOption Option { get; } = option;
 
     public Version Release { get; } = Version.Parse(option.Version);

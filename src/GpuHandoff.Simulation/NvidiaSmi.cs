@@ -6,12 +6,13 @@ namespace GpuHandoff.Simulation;
 /// <param name="drains">Whether the driver lets this card be drained: NVML promises it for some models only.</param>
 sealed class NvidiaSmi(SimulatedKernel kernel, bool drains)
 {
-    public InstalledProgram Program => new(arguments => arguments is [.., "-q"] or ["--query-gpu=persistence_mode", ..], Run);
+    public InstalledProgram Program => new(arguments => arguments is [.., "-q"] or ["--query-gpu=persistence_mode" or "--query-gpu=uuid", ..], Run);
 
     ProgramResult Run(IReadOnlyList<string> arguments) => arguments switch
     {
         ["--query-gpu=persistence_mode", "--format=csv,noheader", "-i", var gpu] => On(gpu, device =>
             new(0, device.Persistent || KeptBy(device) is not null ? "Enabled" : "Disabled")),
+        ["--query-gpu=uuid", "--format=csv,noheader", "-i", var gpu] => On(gpu, device => new(0, Nvidia.UuidOf(device))),
         ["-i", var gpu, "-pm", "0" or "1"] => On(gpu, device =>
         {
             var on = arguments[^1] == "1";

@@ -113,7 +113,7 @@ sealed class ProcTree(SimulatedKernel kernel)
     string Information(PciDevice device)
     {
         var uuid = device.UsageCount > 0 || device.Persistent
-            ? $"GPU-00000000-0000-0000-0000-{device.Address.Bus:x12}"
+            ? Nvidia.UuidOf(device)
             : Nvidia.DefaultUuid;
         return $"Model: \t\t {device.Hardware.Model}\nIRQ:   \t\t 130\nGPU UUID: \t {uuid}\nVideo BIOS: \t 95.02.3c.40.f8\n"
             + $"Bus Type: \t PCIe\nDMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\nBus Location: \t {device.Address}\n"

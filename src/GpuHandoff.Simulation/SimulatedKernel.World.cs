@@ -269,7 +269,7 @@ public sealed partial class SimulatedKernel
     /// <summary>A memory window shows another size from now on; 0: it found no place.</summary>
     public void ShrinkBar(PciAddress function, int bar, ulong size) => Device(function).Resize(bar, size);
 
-    /// <summary>The next enumeration gives a memory window another size; 0: it finds no place (H30).</summary>
+    /// <summary>The next enumeration gives a memory window another size; 0: it finds no place.</summary>
     public void ShrinkBarAtRescan(PciAddress function, int bar, ulong size) => SizesAtRescan[(function, bar)] = size;
 
     /// <summary>The function falls off the bus: its registers read as ones, no probe works, no rescan finds it.</summary>

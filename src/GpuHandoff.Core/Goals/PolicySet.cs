@@ -64,6 +64,10 @@ public sealed record PolicySet
     /// <summary>What holds for a card otherwise than for all, or by another word.</summary>
     public ImmutableArray<Effective> Differing(Gpu gpu, Machine machine) => [.. Effective(gpu, machine).Except(Effective(null, machine))];
 
+    /// <summary>UUIDs of the files that no card tells as its own: one that tells none may be meant.</summary>
+    public ImmutableArray<CardSetting> Strangers(Machine machine) =>
+        [.. Cards.DistinctBy(c => c.Card.Written).Where(c => c.Card.Uuid is not null && !machine.Gpus.Any(g => c.Card.Means(g, machine)))];
+
     /// <summary>What a file says of cards that are not to be found: taken out, moved to another slot, or silent about their names.</summary>
     public IEnumerable<string> Unmatched(Machine machine)
     {

@@ -11,12 +11,29 @@ namespace GpuHandoff.Plans;
 public static class Planner
 {
     /// <summary>The same with all that was said of how; what of it fits no card is noted.</summary>
-    public static Answer Plan(Machine machine, Goal goal, PolicySet said) => Plan(machine, goal, said.On(machine)) switch
+    public static Answer Plan(Machine machine, Goal goal, PolicySet said) => Nameless(machine, goal, said) ?? Plan(machine, goal, said.On(machine)) switch
     {
         Answer.Planned { Plan: var plan } when said.Unmatched(machine).ToList() is { Count: > 0 } lost =>
             new Answer.Planned(plan with { Notes = [.. plan.Notes, .. lost] }),
         var answer => answer,
     };
+
+    /// <summary>
+    /// The refusal for a card that the files may mean by its UUID, and that tells none: what was said of it may forbid what is
+    /// wanted. Null: none such. On the way back nothing is refused for that, a card shall not be lost for a name.
+    /// </summary>
+    static Answer.Refused? Nameless(Machine machine, Goal goal, PolicySet said)
+    {
+        if (goal.Target != Target.Vfio || said.Strangers(machine) is not [var stranger, ..])
+            return null;
+        var nameless = goal.Gpus.Where(g => g.IsNvidia() && !g.Display().IsOnVfio() && CardName.UuidOf(g, machine) is null).ToList();
+        return nameless is [] ? null : new(Cannot(goal),
+        [
+            new("policy", $"whether the policy for {stranger.Card} means {string.Join(" or ", nameless.Select(g => g.Slot()))} cannot be told",
+                [$"{stranger.Setting.From} names a UUID, and NVIDIA's driver knows a card's only after somebody has opened it"],
+                "run nvidia-smi -L once, or name the card by its address in the policy"),
+        ]);
+    }
 
     public static Answer Plan(Machine machine, Goal goal, Policy policy)
     {
@@ -194,7 +211,7 @@ public static class Planner
         var firmware = cards.SelectMany(g => TextConsole.FirmwareOn(machine, g)).ToList();
         if (cards is not [] && TextConsole.On(machine, goal.Gpus) is { } console && console.IsOnFrameBuffers())
             phases.Add("console", new DetachConsole(console.Name, Addresses(goal), [.. firmware.Select(d => d.Device)]));
-        // fbcon first: a picture that is taken from under it has crashed a host (H24).
+        // fbcon first: a picture that is taken from under it has crashed a host.
         foreach (var display in firmware)
             phases.Add("console", new ReleaseFirmwareDisplay(display));
         foreach (var card in cards.Where(g => policy.For(g).LoseConsole))

@@ -205,6 +205,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             if (modules is null)
                 return new Ending.Refused(turn.Refusal!);
             var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
+            if (policy.Strangers(machine) is not [])
+                machine = Surveyor.WithUuids(machine, kernel);
             var goal = new Goal(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]);
             switch (Planner.Plan(machine, goal, policy))
             {

@@ -189,18 +189,35 @@ public static class Surveyor
 
     // Enabled
     /// <summary>Kernel persistence mode as nvidia-smi tells it; null where it does not.</summary>
-    public static bool? PersistenceOf(PciAddress function, IKernel kernel)
+    public static bool? PersistenceOf(PciAddress function, IKernel kernel) => Query("persistence_mode", function, kernel) switch
+    {
+        "Enabled" => true,
+        "Disabled" => false,
+        _ => null,
+    };
+
+    // GPU-01234567-89ab-cdef-0123-456789abcdef
+    /// <summary>
+    /// The machine with the UUIDs of cards that nobody has opened yet. Asking opens them, so it is done only where a policy
+    /// goes by UUIDs.
+    /// </summary>
+    public static Machine WithUuids(Machine machine, IKernel kernel) => !machine.HasNvidiaSmi ? machine : machine with
+    {
+        Gpus =
+        [
+            .. machine.Gpus.Select(g => g is { Uuid: null } && g.Display().Owner.Driver == "nvidia" && machine.WedgeOf(g) is null
+                ? g with { Uuid = Query("uuid", g.Address, kernel) is { } uuid && uuid.StartsWith("GPU-", StringComparison.Ordinal) ? uuid : null }
+                : g),
+        ],
+    };
+
+    static string? Query(string what, PciAddress function, IKernel kernel)
     {
         try
         {
             var (exit, output) = kernel.RunProgram(
-                Programs.NvidiaSmi, ["--query-gpu=persistence_mode", "--format=csv,noheader", "-i", function.ToString()], Limits.Default.Program);
-            return (exit, output) switch
-            {
-                (0, "Enabled") => true,
-                (0, "Disabled") => false,
-                _ => null,
-            };
+                Programs.NvidiaSmi, [$"--query-gpu={what}", "--format=csv,noheader", "-i", function.ToString()], Limits.Default.Program);
+            return exit == 0 ? output : null;
         }
         catch (Exception refused) when (refused is KernelRefused or KernelSilent)
         {

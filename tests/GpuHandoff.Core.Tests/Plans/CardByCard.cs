@@ -92,4 +92,37 @@ public class CardByCard
         desk.Turn().HandOver(Target.Vfio, null, said, default).ShouldBeOfType<Ending.Ran>().Plan.Notes
             .ShouldHaveSingleItem().ShouldContain("0b:00 (policy.yaml:3)");
     }
+
+    [Fact]
+    public void A_card_that_nobody_has_opened_yet_is_asked_for_its_uuid_where_the_policy_goes_by_one()
+    {
+        var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
+        kernel.InstallNvidiaSmi();
+        var desk = new Desk(kernel);
+        desk.Survey().Gpus.ShouldAllBe(g => g.Uuid == null);
+        PolicySet said = PolicyFiles.Read(
+            [new("policy.yaml", "gpus:\n  GPU-00000000-0000-0000-0000-000000000002:\n    reset-first: true\n"u8.ToArray())]).Said;
+
+        Resets("0000:02:00.0").ShouldBeTrue();
+        Resets("0000:01:00.0").ShouldBeFalse();
+
+        bool Resets(string gpu) => desk.Turn().HandOver(Target.Vfio, gpu, said, default).ShouldBeOfType<Ending.Ran>()
+            .Plan.Steps().OfType<Rebind>().Any(r => r.ResetFirst);
+    }
+
+    [Fact]
+    public void A_card_that_tells_no_uuid_is_not_handed_over_while_the_policy_may_mean_it()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        PolicySet said = PolicyFiles.Read(
+            [new("policy.yaml", "gpus:\n  GPU-00000000-0000-0000-0000-00000000000f:\n    reset-first: true\n"u8.ToArray())]).Said;
+        var calls = desk.Kernel.Calls.Count;
+
+        var refused = desk.Turn().HandOver(Target.Vfio, null, said, default).ShouldBeOfType<Ending.Refused>().Why.Findings.ShouldHaveSingleItem();
+
+        refused.What.ShouldContain("GPU-00000000-0000-0000-0000-00000000000f");
+        refused.Evidence.ShouldHaveSingleItem().ShouldContain("policy.yaml:3");
+        refused.Hint.ShouldContain("nvidia-smi -L");
+        desk.Kernel.Calls.Count.ShouldBe(calls);
+    }
 }

@@ -15,9 +15,8 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
     const string Card = "gpu-";
     const string Call = "call-";
 
-    static readonly TimeSpan _quick = TimeSpan.FromSeconds(5);
-
     readonly RootFolder _folder = new(folder);
+    readonly HashSet<string> _posted = new(StringComparer.Ordinal);
 
     public ILock? Try(string name, bool shared)
     {
@@ -47,17 +46,25 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
     /// </remarks>
     public string Holder(string name) => HolderOf(name) ?? HolderOf(Call + name) ?? "another run";
 
+    /// <summary>
+    /// Has the hand take a lock of its own, which it does as soon as it is up. Nobody else comes in between: only a hand whose
+    /// run had the card's lock, as we have it now, ever takes it, and one that was left behind has it already.
+    /// </summary>
     bool HandHolds(string path)
     {
-        try
-        {
-            hand!.Ask($"lock {path}", _quick, kernel.Uptime, "hold", path);
+        if (_posted.Contains(path))
             return true;
-        }
-        catch (KernelRefused refused) when (refused.Errno == Errno.TryAgain)
-        {
-            return false;
-        }
+        var file = Libc.Open(path, Libc.ReadWrite | Libc.CreateIt | Libc.CloseOnExec | Libc.NoLink, 0x180);
+        if (file < 0)
+            throw Refused(path, Libc.LastError());
+        var free = Flock(file, Libc.LockAlone | Libc.LockNow);
+        var errno = Libc.LastError();
+        _ = Libc.Close(file);
+        if (!free)
+            return errno == Errno.TryAgain ? false : throw Refused(path, errno);
+        hand!.Post($"lock {path}", kernel.Uptime, "hold", path);
+        _posted.Add(path);
+        return true;
     }
 
     string? HolderOf(string name)

@@ -19,6 +19,9 @@ public sealed class Hand : IDisposable
 
     const int LongestMessage = 64 * 1024;
 
+    // A process of our own to come up, and a call that never blocks.
+    static readonly TimeSpan _quick = TimeSpan.FromSeconds(5);
+
     /// <summary>The word behind it that makes it a guard, too.</summary>
     const string Guards = "guard";
 
@@ -30,6 +33,7 @@ public sealed class Hand : IDisposable
     Spawned _process;
     LeftBehind? _lost;
     bool _dead;
+    string? _posted;
 
     Hand(string ourselves, bool guards)
     {
@@ -52,12 +56,33 @@ public sealed class Hand : IDisposable
         _process.Dispose();
     }
 
+    /// <summary>
+    /// Asks for something quick whose end the next <see cref="Ask"/> waits for: the hand may still be coming up. One at a time.
+    /// </summary>
+    public void Post(string saying, TimeSpan now, params ReadOnlySpan<string> parts)
+    {
+        Settle(now);
+        if (Message.Send(_process.ToChild, parts))
+            _posted = saying;
+        else
+            _dead = true;
+    }
+
+    void Settle(TimeSpan now)
+    {
+        if (_posted is not { } saying || _lost is not null)
+            return;
+        _posted = null;
+        _ = Answer(saying, _quick, now);
+    }
+
     /// <summary>Asks for one call and waits for its end, at most as long as the budget says.</summary>
     /// <returns>What it answers beyond success.</returns>
     public string[] Ask(string saying, TimeSpan budget, TimeSpan now, params ReadOnlySpan<string> parts)
     {
         if (_lost is not null)
             throw new KernelSilent($"{saying} (not asked: an earlier call has not come back)", TimeSpan.Zero, now) { Process = _lost };
+        Settle(now);
         // One that ended between two calls has a pipe without a reader: nothing was asked of it, so another may be.
         if (_dead || !Message.Send(_process.ToChild, parts))
         {
@@ -65,6 +90,11 @@ public sealed class Hand : IDisposable
             _process = Grow();
             _dead = !Message.Send(_process.ToChild, parts);
         }
+        return Answer(saying, budget, now);
+    }
+
+    string[] Answer(string saying, TimeSpan budget, TimeSpan now)
+    {
         if (!Answers(budget))
         {
             _lost = _process.Look();

@@ -41,7 +41,10 @@ public sealed class FileLocksTests : IDisposable
     {
         using var hand = Hand.Start(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"));
         // The run itself has gone: what it held is free, what its hand holds is not.
-        new FileLocks(new LinuxKernel(hand), _folder["run"], hand).Try("gpu-0000:01:00.0", shared: false).ShouldNotBeNull().Dispose();
+        var kernel = new LinuxKernel(hand);
+        new FileLocks(kernel, _folder["run"], hand).Try("gpu-0000:01:00.0", shared: false).ShouldNotBeNull().Dispose();
+        // It takes it when it is up, and that is so when it has answered.
+        kernel.ReadSlow(new("/proc/sys/kernel/osrelease"), TimeSpan.FromSeconds(20)).ShouldNotBeNull();
         using var other = Hand.Start(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"));
         var locks = new FileLocks(new LinuxKernel(other), _folder["run"], other);
 

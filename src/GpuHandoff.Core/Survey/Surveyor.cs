@@ -115,7 +115,6 @@ public static class Surveyor
         bool IsStuck(PciAddress function) => stuck.Any(w => w.Gpu.SharesSlotWith(function));
         var everything = Everything(kernel);
         var all = everything.ToDictionary(f => f.Address);
-        var gpus = Slots(everything).Select(slot => ReadGpu(slot, all, IsStuck, kernel)).ToImmutableArray();
         var loaded = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "");
         var modules = loaded.Select(m => m.Name == "nvidia_drm" ? m with { Parameters = Parameters(m.Name, kernel) } : m)
             .Concat(_nvidiaModules.Append("vfio_pci").Where(name => loaded.All(m => m.Name != name) && StateOf(name, kernel) == ModuleState.BuiltIn)
@@ -126,10 +125,8 @@ public static class Surveyor
 
         var machine = new Machine(boot, kernel.Read(Sys.Proc / "sys/kernel/osrelease") ?? "")
         {
-            Gpus = gpus,
             Modules = modules,
             Drivers = drivers,
-            Loadable = [.. Wanted(gpus, drivers, modules, remembered, target).Where(kernel.CanLoad)],
             Nvidia = kernel.Read(Sys.Proc / "driver/nvidia/version") is { } version ? NvidiaProc.Version(version) : null,
             IommuIsOn = kernel.List(new("/sys/class/iommu")) is not [],
             VfioIds = VfioIds(kernel),
@@ -140,6 +137,9 @@ public static class Surveyor
             Homes = remembered,
             Wedges = stuck,
         };
+        // Last of what every look needs: some of it is read by the hand, which is just coming up.
+        var gpus = Slots(everything).Select(slot => ReadGpu(slot, all, IsStuck, kernel)).ToImmutableArray();
+        machine = machine with { Gpus = gpus, Loadable = [.. Wanted(gpus, drivers, modules, remembered, target).Where(kernel.CanLoad)] };
         machine = Displays.Add(machine, kernel);
         machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
         if (target is not null)

@@ -63,6 +63,10 @@ public class CommandLine
         }
     }
 
+    [Fact]
+    public void On_the_way_back_nobody_reads_the_list_of_containers() =>
+        Tool.Run(("LXC_RESTART_IDS", "107 web"), "plan", "to_nvidia", "--root", _machine).Exit.ShouldBe(0);
+
     [Theory]
     [InlineData("107 115")]
     [InlineData(" 107,115,, 107\t")]

@@ -1,6 +1,9 @@
+using System.Reflection;
+using System.Text.Json.Serialization;
 using System.Text.RegularExpressions;
 using GpuHandoff.Checks;
 using GpuHandoff.Goals;
+using GpuHandoff.Steps;
 
 namespace GpuHandoff.Cli.Tests;
 
@@ -50,6 +53,11 @@ public partial class Documents
             : LongOption.Matches(Read(document)).Select(m => m.Value);
         told.Distinct().ShouldBe(known, ignoreOrder: true, document);
     }
+
+    [Fact]
+    public void Every_kind_of_step_is_told_to_who_reads_plans_as_data() =>
+        typeof(Step).GetCustomAttributes<JsonDerivedTypeAttribute>().Select(kind => $"`{kind.TypeDiscriminator}`")
+            .Where(kind => !Read("docs/commands.md").Contains(kind, StringComparison.Ordinal)).ShouldBeEmpty();
 
     [Theory]
     [MemberData(nameof(WithSynopsis))]

@@ -89,6 +89,17 @@ public sealed class PolicyFilesOfAMachine : IDisposable
     }
 
     [Fact]
+    public void A_mistake_in_a_file_does_not_keep_the_gpu_from_coming_home()
+    {
+        var file = Put("clam: true\n");
+        var (exit, output, error) = Tool.Run("plan", "to_nvidia", "--root", _root);
+        exit.ShouldBe(0);
+        output.ShouldContain("nothing to do");
+        error.ShouldContain($"warning: {file}:1:1: there is no key \"clam\"");
+        error.ShouldContain("by the built-in policy");
+    }
+
+    [Fact]
     public void A_check_says_fine_or_all_that_is_wrong()
     {
         var (exit, output, error) = Tool.Run("policy", "check", Put("claim: true\n"));

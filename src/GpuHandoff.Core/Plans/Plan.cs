@@ -23,6 +23,9 @@ public sealed record Plan(Target Target, ImmutableArray<PciAddress> Gpus, string
     /// <summary>Cards whose record is of no more use after the last step.</summary>
     public ImmutableArray<PciAddress> Forget { get; init; } = [];
 
+    /// <summary>Records that stay in use, as they are from the last step on.</summary>
+    public ImmutableArray<Home> After { get; init; } = [];
+
     public IEnumerable<Step> Steps() => Phases.SelectMany(p => p.Steps);
 
     public bool IsEmpty() => Phases is [];

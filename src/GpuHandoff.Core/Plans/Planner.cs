@@ -451,6 +451,12 @@ public static class Planner
             BootId = machine.BootId,
             Notes = notes.ToImmutable(),
             Forget = forget,
+            // What was brought back is settled: somebody may stop it before the next return, and it shall stay so.
+            After =
+            [
+                .. finished.Where(h => !forget.Contains(h.Gpu) && (h.Stopped is not [] || h.Console is not null))
+                    .Select(h => h with { Stopped = [], Console = null }),
+            ],
         };
     }
 

@@ -14,6 +14,7 @@ namespace GpuHandoff.Runs;
 public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits)
 {
     readonly Stack<(int Index, Step Step)> _begun = new();
+    readonly ImmutableArray<string>.Builder _warnings = ImmutableArray.CreateBuilder<string>();
 
     public Outcome Run(Plan plan, CancellationToken stop)
     {
@@ -90,6 +91,8 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
     {
         foreach (var gpu in plan.Forget)
             ledger.Forget(gpu);
+        foreach (var home in plan.After)
+            ledger.Keep(home);
     }
 
     Outcome Forward(Plan plan, IJournal journal, CancellationToken stop)
@@ -151,7 +154,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             }
             witness.PhaseEnds(phase, kernel.Uptime - phaseBegan);
         }
-        return new Outcome.Done(changes);
+        return new Outcome.Done(changes) { Warnings = _warnings.ToImmutable() };
     }
 
     void Reach(Step step, Limits within)
@@ -169,7 +172,9 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         }
         catch (KernelRefused refused)
         {
-            witness.Warns($"{step.Say()}: {refused.Message}");
+            var warning = $"{step.Say()}: {refused.Message}";
+            _warnings.Add(warning);
+            witness.Warns(warning);
         }
     }
 

@@ -11,7 +11,11 @@ public sealed record Failure(Step Step, string Reason);
 public abstract record Outcome
 {
     /// <summary>Everything is as wanted; <paramref name="Changes"/> steps had something to do.</summary>
-    public sealed record Done(int Changes) : Outcome;
+    public sealed record Done(int Changes) : Outcome
+    {
+        /// <summary>What did not come back though the card is where it shall be: a console, a service. Each with its reason.</summary>
+        public ImmutableArray<string> Warnings { get; init; } = [];
+    }
 
     /// <summary>A step failed or the run was interrupted, and everything is as it was before.</summary>
     public sealed record RolledBack(string What, Failure? Cause) : Outcome;

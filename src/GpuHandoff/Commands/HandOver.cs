@@ -42,22 +42,24 @@ static class HandOver
 
     public static Target ParseTarget(ArgumentResult result)
     {
-        switch (result.Tokens is [var token] ? token.Value.Replace('-', '_') : "")
-        {
-            case "to_vfio" or "vfio":
-                return Target.Vfio;
-            case "to_nvidia" or "nvidia" or "to_host" or "host":
-                return Target.Host;
-            default:
-                result.AddError($"\"{string.Join(' ', result.Tokens)}\" is no target: take vfio or nvidia");
-                return default;
-        }
+        if (result.Tokens is [var token] && TargetOf(token.Value) is { } target)
+            return target;
+        result.AddError($"\"{string.Join(' ', result.Tokens)}\" is no target: take vfio or nvidia");
+        return default;
     }
+
+    /// <summary>Null: the word is no target.</summary>
+    public static Target? TargetOf(string word) => word.Replace('-', '_') switch
+    {
+        "to_vfio" or "vfio" => Target.Vfio,
+        "to_nvidia" or "nvidia" or "to_host" or "host" => Target.Host,
+        _ => null,
+    };
 
     /// <summary>The plan or the refusal, and nothing else.</summary>
     public static int Look(Target target, Wish wish)
     {
-        if (Policies.For(wish) is not { } policy)
+        if (Policies.For(wish, target) is not { } policy)
             return ExitCode.Refused;
         var (kernel, ledger) = (Place.ToLookAt(wish.Root), Place.Ledger(wish.Root));
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
@@ -93,7 +95,7 @@ static class HandOver
         }
         using var log = RunLog.Open();
         var witness = Witness.For(wish, log);
-        if (Policies.For(wish, witness.Refuses) is not { } policy)
+        if (Policies.For(wish, target, witness.Refuses) is not { } policy)
             return ExitCode.Refused;
         using var signals = new StopSignals(witness);
         // The hand comes up while we look around.

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using GpuHandoff.Goals;
 using GpuHandoff.Linux;
 using GpuHandoff.Runs;
 using GpuHandoff.Screen;
@@ -38,9 +39,12 @@ static class RecoverCommand
         using var signals = new StopSignals(witness);
         using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe");
         var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
+        var ledger = Place.Ledger(root: null);
+        // Read only where there is something to recover: the timer asks twice a minute, and a mistake in it is told each time.
+        var policy = ledger.Unfinished() is [] ? PolicySet.Default : Policies.ForRecovery();
+        var turn = new Turn(kernel, ledger, new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
         IEnumerable<Ending> endings =
-            [.. unwedge ? turn.Unwedge() : [], .. turn.Recover(Policies.ForRecovery(), wait: !noWait, signals.Stop)];
+            [.. unwedge ? turn.Unwedge() : [], .. turn.Recover(policy, wait: !noWait, signals.Stop)];
         var worst = ExitCode.Done;
         var told = false;
         foreach (var ending in endings)

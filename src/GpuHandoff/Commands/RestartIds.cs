@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.CommandLine.Parsing;
+using GpuHandoff.Goals;
 
 namespace GpuHandoff.Commands;
 
@@ -16,6 +17,9 @@ static class RestartIds
     /// <summary>A word that is no number is a mistake on the command line: what it meant would be left running, or worse.</summary>
     public static void Check(CommandResult result)
     {
+        // On the way back the record tells what to start, and nobody reads them.
+        if (result.Children.OfType<ArgumentResult>().SelectMany(a => a.Tokens).Any(t => HandOver.TargetOf(t.Value) == Target.Host))
+            return;
         if (Parse(Environment.GetEnvironmentVariable(Name) ?? "").Wrong is { } word)
             result.AddError($"{Name} takes numbers of containers, such as \"107 115\", not \"{word}\"");
     }

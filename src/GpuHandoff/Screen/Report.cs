@@ -22,6 +22,9 @@ sealed record Report(string Result, string Summary)
 
     public ImmutableArray<Finding> Findings { get; init; } = [];
 
+    /// <summary>What did not come back though all was done.</summary>
+    public ImmutableArray<string> Warnings { get; init; } = [];
+
     public ImmutableArray<string> Failures { get; init; } = [];
 
     public ImmutableArray<string> NotUndone { get; init; } = [];
@@ -32,7 +35,7 @@ sealed record Report(string Result, string Summary)
 
     public static Report Of(Plan plan, Outcome outcome) => outcome switch
     {
-        Outcome.Done done => new("done", plan.Summary) { Plan = plan, Steps = Words(plan), Changes = done.Changes },
+        Outcome.Done done => new("done", plan.Summary) { Plan = plan, Steps = Words(plan), Changes = done.Changes, Warnings = done.Warnings },
         Outcome.RolledBack back => new("rolled-back", back.What)
         {
             Plan = plan,

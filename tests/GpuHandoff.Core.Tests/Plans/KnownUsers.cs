@@ -459,4 +459,38 @@ public class KnownUsers
         var desk = new Desk(Hosts.SingleGpu());
         desk.Survey(Target.Vfio).Containers.ShouldBeEmpty();
     }
+
+    [Fact]
+    public void What_the_admin_stops_between_two_rounds_stays_down_though_the_record_of_the_card_stays()
+    {
+        var kernel = Hosts.BusyServices();
+        // A function that was on vfio-pci before stays there, and with it the record.
+        kernel.LoadModule("vfio_pci", [], Limits.Default.Module);
+        kernel.Write(new("/sys/bus/pci/devices/0000:01:00.1/driver_override"), "vfio-pci\n", Limits.Default.Write);
+        kernel.Write(new("/sys/bus/pci/drivers/snd_hda_intel/unbind"), "0000:01:00.1", Limits.Default.Write);
+        kernel.Write(new("/sys/bus/pci/drivers_probe"), "0000:01:00.1", Limits.Default.Write);
+        var desk = new Desk(kernel);
+        desk.Done(Target.Vfio, policy: With(_default.Everybody()));
+        desk.Done(Target.Host);
+        kernel.Unit("ollama.service").State.ShouldBe("active");
+        desk.Ledger.Homes().ShouldHaveSingleItem().Stopped.ShouldBeEmpty();
+
+        kernel.RunProgram(Programs.Systemctl, ["stop", "--", "ollama.service"], Limits.Default.Users);
+        desk.Done(Target.Vfio, policy: With(_default.Everybody()));
+        desk.Done(Target.Host);
+
+        kernel.Unit("ollama.service").State.ShouldBe("inactive");
+        kernel.Unit("nvidia-persistenced.service").State.ShouldBe("active");
+    }
+
+    [Fact]
+    public void A_service_that_does_not_start_again_is_in_the_outcome_with_its_reason()
+    {
+        var kernel = Hosts.BusyServices();
+        var desk = new Desk(kernel);
+        desk.Done(Target.Vfio, policy: With(_default.Everybody()));
+        kernel.Unit("ollama.service").IsBroken = true;
+
+        desk.Run(Target.Host).ShouldBeOfType<Outcome.Done>().Warnings.ShouldHaveSingleItem().ShouldContain("start ollama.service");
+    }
 }

@@ -109,18 +109,45 @@ public class StoppingUsers
     {
         var desk = new Desk(Hosts.BusyServices());
         var before = desk.Picture();
+        var pid = 0;
         desk.Kernel.Faults.Before("rmmod nvidia_drm".Equals, kernel =>
         {
             var visitor = kernel.StartProcess("Xorg");
+            pid = visitor.Pid;
             kernel.OpenNode("/dev/dri/card0", visitor);
             // Longer than a poller's moment, which is waited for.
             kernel.Later(TimeSpan.FromSeconds(5), () => kernel.EndProcess(visitor));
         });
-        desk.Run(Target.Vfio, policy: _stop).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason.ShouldContain("EAGAIN");
+        var reason = desk.Run(Target.Vfio, policy: _stop).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason;
+        reason.ShouldContain("EAGAIN");
+        reason.ShouldContain($"in use by {pid} Xorg (/dev/dri/card0)");
         desk.Kernel.Pause(TimeSpan.FromSeconds(5));
         desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("nvidia/unbind"));
         desk.Picture().ShouldBe(before);
         desk.Ledger.Homes().ShouldBeEmpty();
+    }
+
+    [Theory]
+    [InlineData("nvidia_uvm", "/dev/nvidia-uvm")]
+    [InlineData("nvidia_modeset", "/dev/nvidia-modeset")]
+    [InlineData("nvidia", "/dev/nvidiactl")]
+    public void Who_keeps_a_module_in_use_is_named_though_its_nodes_are_gone_from_dev(string module, string node)
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var pid = 0;
+        // Opened before the names went, and handed on: no look at /dev finds it any more.
+        desk.Kernel.Faults.Before(call => call.StartsWith($"unlink {node}"), kernel =>
+        {
+            if (pid != 0)
+                return;
+            var visitor = kernel.StartProcess("python3");
+            pid = visitor.Pid;
+            kernel.OpenNode(node, visitor);
+        });
+        var failed = desk.Run(Target.Vfio).ShouldBeOfType<Outcome.RolledBack>().Cause!;
+        failed.Reason.ShouldContain($"{pid} python3 ({node})");
+        failed.Reason.ShouldContain("EAGAIN");
+        failed.Step!.Say().ShouldContain(module);
     }
 
     [Fact]

@@ -463,7 +463,7 @@ public class KnownUsers
         var desk = new Desk(Hosts.LxcByConfig());
         var before = desk.Picture();
         desk.Done(Target.Vfio, policy: With(_default with { Restarted = ["203", "204", "999"] }));
-        desk.Kernel.Calls.Where(call => call.Contains("/pct ")).ShouldBe(["/usr/sbin/pct shutdown 203 --forceStop 1 --timeout 60"]);
+        desk.Kernel.Calls.Where(call => call.Contains("/pct ")).ShouldBe(["/usr/sbin/pct shutdown 203 --forceStop 1 --timeout 80"]);
         desk.Done(Target.Host);
         desk.Picture().ShouldBe(before);
     }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 
@@ -22,6 +23,12 @@ public sealed class SimulatedContainer
 
     /// <summary>Its config (/etc/pve/lxc/ID.conf): null where nobody wrote one for the test.</summary>
     public string? Config { get; set; }
+
+    /// <summary>How long it takes to end by itself; its manager kills it when its own patience is over.</summary>
+    public TimeSpan StopTakes { get; set; } = TimeSpan.FromSeconds(1);
+
+    /// <summary>Its manager takes a stop for a wish and returns at once (Proxmox's HA).</summary>
+    public bool IsStoppedByHa { get; set; }
 
     internal string Cgroup { get; }
     internal string Command { get; }
@@ -48,7 +55,7 @@ sealed class ContainerHosts(SimulatedKernel kernel)
         ["status", var id] => Find(ContainerKind.Lxc, id) is { } container
             ? new(0, $"status: {(container.IsRunning ? "running" : "stopped")}")
             : new(2, $"Configuration file 'nodes/pve/lxc/{id}.conf' does not exist"),
-        ["shutdown", var id, "--forceStop", "1", "--timeout", _] => Stop(ContainerKind.Lxc, id),
+        ["shutdown", var id, "--forceStop", "1", "--timeout", var patience] => Stop(ContainerKind.Lxc, id, patience),
         ["start", var id] => Start(ContainerKind.Lxc, id),
         _ => throw InstalledProgram.Untaught(Programs.Pct, arguments),
     });
@@ -58,7 +65,7 @@ sealed class ContainerHosts(SimulatedKernel kernel)
         ["inspect", "--format", "{{.State.Running}}", var id] => Find(kind, id) is { } container
             ? new(0, container.IsRunning ? "true" : "false")
             : new(1, $"Error: No such object: {id}"),
-        ["stop", "-t", _, var id] => Stop(kind, id),
+        ["stop", "-t", var patience, var id] => Stop(kind, id, patience),
         ["start", var id] => Start(kind, id),
         _ => throw InstalledProgram.Untaught(kind.ToString(), arguments),
     });
@@ -89,13 +96,19 @@ sealed class ContainerHosts(SimulatedKernel kernel)
 
     SimulatedContainer? Find(ContainerKind kind, string id) => containers.Find(container => container.Name == new Container(kind, id));
 
-    ProgramResult Stop(ContainerKind kind, string id)
+    ProgramResult Stop(ContainerKind kind, string id, string patience)
     {
         if (Find(kind, id) is not { Process: { } process } container)
             return new(1, $"{id} is not running");
-        kernel.Spend(TimeSpan.FromSeconds(1));
-        kernel.EndProcess(process);
-        container.Process = null;
+        var killed = TimeSpan.FromSeconds(int.Parse(patience, CultureInfo.InvariantCulture));
+        // The manager's worker does it: whoever ends the program that asked ends nothing of that.
+        kernel.Later(container.IsStoppedByHa || container.StopTakes < killed ? container.StopTakes : killed, () =>
+        {
+            kernel.EndProcess(process);
+            container.Process = null;
+        });
+        if (!container.IsStoppedByHa)
+            kernel.WaitUntil(() => !container.IsRunning);
         return new(0, "");
     }
 

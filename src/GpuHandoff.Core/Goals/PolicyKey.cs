@@ -65,7 +65,7 @@ public sealed record PolicyKey(string Name, bool WholeRun, string Takes, Func<Po
         Seconds("limits.call", 1, 3600, p => p.Limits.Write, (l, v) => l with { Write = v, Module = v }),
         Seconds("limits.reset", 1, 3600, p => p.Limits.Reset, (l, v) => l with { Reset = v }),
         Seconds("limits.program", 1, 3600, p => p.Limits.Program, (l, v) => l with { Program = v }),
-        Seconds("limits.users", 1, 3600, p => p.Limits.Users, (l, v) => l with { Users = v }),
+        Seconds("limits.users", 30, 3600, p => p.Limits.Users, (l, v) => l with { Users = v }),
         Span("wait", 0, 86400, p => p.Patience, (p, v) => p with { Patience = v }),
     ];
 

@@ -11,4 +11,8 @@ public sealed record Belonging(string? Unit = null, Container? Container = null,
     /// <summary>The login that it is part of, below its user's slice: <c>user-1000.slice/session-2.scope</c>, <c>…/user@1000.service</c>.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Session { get; init; }
+
+    /// <summary>Whose own (rootless) container it is, by the account's number: root's Podman or Docker does not know it.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public uint? Rootless { get; init; }
 }

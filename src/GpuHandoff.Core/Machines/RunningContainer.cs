@@ -13,8 +13,8 @@ public sealed record DeviceRule(uint Major, uint? Minor)
 public sealed record RunningContainer(Container Container, ImmutableArray<string> Nodes, ImmutableArray<DeviceRule> Rules)
 {
     /// <summary>
-    /// Whether it was given a card. Nodes that belong to every card (nvidiactl, nvidia-uvm) count where no card's own is
-    /// named: with the whole stack gone they are stale as well, uvm's number is another one after each load.
+    /// Whether it was given a card. Nodes that belong to every card of NVIDIA's (nvidiactl, nvidia-uvm) count where no
+    /// card's own is named: with the whole stack gone they are stale as well, uvm's number is another one after each load.
     /// </summary>
     public bool Has(Gpu gpu, Machine machine, bool wholeStack)
     {
@@ -25,14 +25,25 @@ public sealed record RunningContainer(Container Container, ImmutableArray<string
         var exact = Rules.Where(r => r.Minor is not null && !IsShared(r, machine)).ToList();
         if (exact.Exists(r => own.Any(n => r.Allows(n.Node))))
             return true;
-        if (gpu.Display().Owner.Driver == "nvidia")
-        {
-            var shared = Nodes.Any(IsSharedNode) || Rules.Any(r => IsShared(r, machine));
-            var another = exact.Count > 0 || Nodes.Any(IsOneCards);
-            return (shared && (wholeStack || !another)) || (wholeStack && Nodes.Any(IsNvidias));
-        }
-        return Nodes.Contains("/dev/dri") && !Nodes.Any(IsOneCards);
+        if (HasAllDrm() && own.Any(n => n.Node.Major == Drm))
+            return true;
+        if (gpu.Display().Owner.Driver != "nvidia")
+            return false;
+        var shared = Nodes.Any(IsSharedNode) || Rules.Any(r => r.Major != Drm && IsShared(r, machine));
+        var another = exact.Exists(r => r.Major == Nvidia) || Nodes.Any(IsOneCards) || machine.NvidiaGpus().Any(g => NamesDrmOf(g, exact));
+        return (shared && (wholeStack || !another)) || (wholeStack && Nodes.Any(IsNvidias));
     }
+
+    /// <summary>
+    /// DRM's folder is shared by the cards of all makers: who has it and names one card's node (a rule for the processor's own
+    /// graphics next to the bind of /dev/dri) means that card, whatever becomes of NVIDIA's modules.
+    /// </summary>
+    bool HasAllDrm() => (Nodes.Contains("/dev/dri") || Rules.Contains(new(Drm, null)))
+        && !Rules.Any(r => r is { Major: Drm, Minor: not null })
+        && !Nodes.Any(n => n.StartsWith("/dev/dri/", StringComparison.Ordinal));
+
+    bool NamesDrmOf(Gpu gpu, List<DeviceRule> exact) => Names(gpu.Address)
+        || gpu.Functions.SelectMany(f => f.Nodes).Any(n => n.Node.Major == Drm && (Names(n.Path) || exact.Exists(r => r.Allows(n.Node))));
 
     bool Names(string path) => Nodes.Contains(path);
 
@@ -44,15 +55,17 @@ public sealed record RunningContainer(Container Container, ImmutableArray<string
 
     static bool IsNvidias(string path) => path.StartsWith("/dev/nvidia", StringComparison.Ordinal);
 
-    static bool IsOneCards(string path) => (IsNvidias(path) && path.Length > "/dev/nvidia".Length && char.IsAsciiDigit(path["/dev/nvidia".Length]))
-        || path.StartsWith("/dev/dri/", StringComparison.Ordinal);
+    static bool IsOneCards(string path) => IsNvidias(path) && path.Length > "/dev/nvidia".Length && char.IsAsciiDigit(path["/dev/nvidia".Length]);
 
-    static bool IsSharedNode(string path) => path == "/dev/dri" || (IsNvidias(path) && !IsOneCards(path));
+    static bool IsSharedNode(string path) => IsNvidias(path) && !IsOneCards(path);
 
     // 195:* is every card; 195:255 is nvidiactl, 195:254 nvidia-modeset (nvidia/nv-chardev-numbers.h). uvm's number is today's.
     static bool IsShared(DeviceRule rule, Machine machine) => rule switch
     {
-        { Major: 195 or 226, Minor: null } or { Major: 195, Minor: 254 or 255 } => true,
-        _ => machine.Nodes.Any(n => n.Node.Major != 195 && rule.Allows(n.Node)),
+        { Major: Nvidia or Drm, Minor: null } or { Major: Nvidia, Minor: 254 or 255 } => true,
+        _ => machine.Nodes.Any(n => n.Node.Major != Nvidia && rule.Allows(n.Node)),
     };
+
+    const uint Nvidia = 195;
+    const uint Drm = 226;
 }

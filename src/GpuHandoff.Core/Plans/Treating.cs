@@ -74,6 +74,8 @@ static class Treating
         _ when user.KeepsASession() => "it lets go when the graphical session ends",
         { Of: { Container: null, Unit: { } unit } } when IsOthersWork(unit) && !user.IsMps() => "others' work hangs on it",
         { Of: { Container: null, Unit: { } unit } } when unit == machine.OurOwn.Unit => "this very program runs in it",
+        { Of: { Container.Kind: var kind, Rootless: { } keeper } } =>
+            $"it is user {keeper}'s own {(kind == ContainerKind.Docker ? "Docker" : "Podman")} container, which only that user can stop",
         { Of.Container: { } container } => WhyNever(container, machine),
         { Started: 0 } when Way(user, machine) is StopProcess => "its start time is not known, so that the PID could be another's",
         _ => null,

@@ -4,7 +4,7 @@ using GpuHandoff.Machines;
 
 namespace GpuHandoff.Steps;
 
-/// <summary>A container that uses the card, shut down: killed where it does not end by itself within a minute.</summary>
+/// <summary>A container that uses the card, shut down: killed by its manager where it does not end by itself in time.</summary>
 public sealed record StopContainer(Container Container) : Step
 {
     public override string Say() => $"stop {Container}";

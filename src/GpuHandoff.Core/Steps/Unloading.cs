@@ -1,5 +1,6 @@
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Steps;
 
@@ -23,10 +24,32 @@ static class Unloading
                 return;
             }
             // In use, or with dependants (kernel/module/main.c:try_stop_module); it is as it was.
-            catch (KernelRefused refused) when (refused.Errno == Errno.TryAgain && kernel.Uptime < until)
+            catch (KernelRefused refused) when (refused.Errno == Errno.TryAgain)
             {
+                if (kernel.Uptime >= until)
+                    throw new KernelRefused(refused.Call, refused.Errno, $"{refused.Reason}{Who(module, kernel)}");
                 kernel.Pause(_between);
             }
         }
     }
+
+    /// <summary>Looked for once, when all is lost: whoever came in the middle of a run is in no plan.</summary>
+    static string Who(string module, IKernel kernel)
+    {
+        try
+        {
+            var users = Holders.OfModule(module, kernel);
+            var more = users.Count > Shown ? $" and {users.Count - Shown} more" : "";
+            return users is []
+                ? "; no process shows it open: a kernel client or a hidden descriptor has it"
+                : $"; it is in use by {string.Join(", ", users.Take(Shown))}{more}: end them and try again";
+        }
+        catch (Exception failed) when (failed is KernelRefused or KernelSilent)
+        {
+            // The refusal is what counts.
+            return "";
+        }
+    }
+
+    const int Shown = 5;
 }

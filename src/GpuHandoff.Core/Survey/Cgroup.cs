@@ -1,3 +1,4 @@
+using System.Globalization;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Survey;
@@ -18,6 +19,7 @@ public static class Cgroup
     // 0::/machine.slice/machine-qemu\x2d3\x2dwin11.scope/libvirt/emulator          libvirt's QEMU
     // 0::/system.slice/docker-<64 hex digits>.scope                                also /docker/<64 hex digits>
     // 0::/machine.slice/libpod-<64 hex digits>.scope/container                     Podman
+    // 0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-<64 hex digits>.scope   a user's own, rootless
     // 0::/user.slice/user-1000.slice/session-2.scope                               a login: nobody's unit
     public static Belonging Parse(string text)
     {
@@ -47,7 +49,7 @@ public static class Cgroup
             // A name that might clash with the kernel's own files has a "_" before it (cgroup-util.c:cg_escape).
             var part = parts[i].StartsWith('_') ? parts[i][1..] : parts[i];
             if (ContainerOf(part, i + 1 < parts.Length ? parts[i + 1] : "", i == 0) is { } container)
-                return new(Container: container);
+                return new(Container: container) { Rootless = container.Kind == ContainerKind.Lxc ? null : KeeperOf(parts) };
             if (VmOf(part, i > 0 ? parts[i - 1] : "") is { } vm)
                 return new(Vm: vm);
             if (!login && IsUnit(part))
@@ -55,6 +57,10 @@ public static class Cgroup
         }
         return parts is ["user.slice", var user, var session, ..] ? new() { Session = $"{user}/{session}" } : null;
     }
+
+    // user-1000.slice. What root's own login starts, root's programs know.
+    static uint? KeeperOf(string[] parts) => parts is ["user.slice", var slice, ..] && After(slice, "user-") is { } rest
+        && uint.TryParse(rest.Split('.')[0], NumberStyles.None, CultureInfo.InvariantCulture, out var user) && user != 0 ? user : null;
 
     static Container? ContainerOf(string part, string next, bool first) => part switch
     {

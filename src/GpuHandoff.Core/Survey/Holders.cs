@@ -93,6 +93,46 @@ public static class Holders
         return null;
     }
 
+    /// <summary>
+    /// Who has a node of one of NVIDIA's modules open at this moment, by the numbers of now: the names in /dev may be gone
+    /// already. For a module that stays in use against the plan.
+    /// </summary>
+    public static IReadOnlyList<GpuUser> OfModule(string module, IKernel kernel)
+    {
+        var devices = kernel.Read(Sys.Proc / "devices") ?? "";
+        var functions = kernel.List(Sys.Driver("nvidia")).Select(name => PciAddress.TryParse(name, out var function) ? function : (PciAddress?)null)
+            .OfType<PciAddress>().SelectMany(f => Surveyor.NodesOf(f, kernel)).Select(n => Number(n.Node)).ToHashSet();
+        var uvm = CharDevices.Major(devices, "nvidia-uvm");
+        uint?[] capabilities = [CharDevices.Major(devices, "nvidia-caps"), CharDevices.Major(devices, "nvidia-caps-imex-channels")];
+        bool Holds(DeviceNode node) => module switch
+        {
+            "nvidia_uvm" => node.Major == uvm,
+            "nvidia_modeset" => node is { Major: Nvidia, Minor: Modeset },
+            "nvidia_drm" => node.Major is Drm or FrameBuffer && functions.Contains(Number(node)),
+            "nvidia" => node is { Major: Nvidia, Minor: not Modeset } || capabilities.Contains(node.Major)
+                || (node.Major is not (Drm or FrameBuffer) && functions.Contains(Number(node))),
+            _ => false,
+        };
+
+        var names = new Names(kernel);
+        return
+        [
+            .. from name in kernel.List(Sys.Proc)
+               let pid = Pid(name)
+               where pid is not null
+               let held = kernel.NodesIn(Sys.Proc / name / "fd").FirstOrDefault(n => Holds(n.Node))
+               where held is not null
+               from user in names.Of(pid.Value, Sys.Proc / name, [(kernel.Link(new(held.Path)) ?? held.Path, held.Node, false)])
+               select user,
+        ];
+    }
+
+    // include/uapi/linux/major.h, drm.h, and nvidia's own nv-chardev-numbers.h.
+    const uint FrameBuffer = 29;
+    const uint Nvidia = 195;
+    const uint Drm = 226;
+    const uint Modeset = 254;
+
     static int? Pid(string name) => int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var pid) ? pid : null;
 
     static (uint, uint) Number(DeviceNode node) => (node.Major, node.Minor);

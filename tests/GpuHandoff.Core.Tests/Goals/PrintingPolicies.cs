@@ -44,7 +44,8 @@ public class PrintingPolicies
         from size in Gen.OneOf(Gen.Constant((ulong?)null), Gen.Choose(20, 59).Select(power => (ulong?)(1UL << power)))
         from users in Users
         from total in Spans(10, 86400)
-        from limits in Gen.ArrayOf(Spans(1, 3600), 4)
+        from limits in Gen.ArrayOf(Spans(1, 3600), 3)
+        from toStop in Spans(30, 3600)
         from wait in Spans(0, 86400)
         select new Policy
         {
@@ -57,7 +58,7 @@ public class PrintingPolicies
             Bar1 = size,
             Users = users,
             Patience = wait,
-            Limits = new(limits[0], limits[0], total) { Reset = limits[1], Program = limits[2], Users = limits[3] },
+            Limits = new(limits[0], limits[0], total) { Reset = limits[1], Program = limits[2], Users = toStop },
         };
 
     static PolicySet Read(string text)

@@ -3,6 +3,7 @@ using GpuHandoff.Formats;
 using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 using GpuHandoff.Simulation;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Core.Tests.Plans;
 
@@ -236,5 +237,38 @@ public class FindingHolders
         var desk = new Desk(Hosts.NvidiaConsole());
         Holding(desk.Kernel, node, "holder");
         desk.Survey().Users.ShouldHaveSingleItem().Path.ShouldBe(node);
+    }
+
+    [Fact]
+    public void A_cuda_process_that_opens_nothing_below_dev_dri_is_found_all_the_same()
+    {
+        var desk = new Desk(Hosts.SingleGpu(new(Modeset: false)));
+        var job = desk.Kernel.StartProcess("python3");
+        desk.Kernel.OpenNode("/dev/nvidia0", job);
+
+        var found = desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem();
+
+        found.Evidence.ShouldContain(line => line.StartsWith($"{job.Pid} python3 (/dev/nvidia0)"));
+        found.Evidence.ShouldNotContain(line => line.Contains("/dev/dri"));
+    }
+
+    [Fact]
+    public void The_other_cards_job_goes_on_and_its_persistence_mode_stays_as_it_is()
+    {
+        var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
+        kernel.InstallNvidiaSmi();
+        kernel.SetLegacyPersistence(new(0, 2, 0, 0), on: true);
+        var job = kernel.StartProcess("python3");
+        kernel.OpenNode("/dev/nvidia1", job);
+        var desk = new Desk(kernel);
+
+        desk.Done(Target.Vfio, "01:00");
+
+        job.Open.ShouldHaveSingleItem().Path.ShouldBe("/dev/nvidia1");
+        Surveyor.PersistenceOf(new(0, 2, 0, 0), kernel).ShouldBe(true);
+        desk.DriverOf("0000:02:00.0").ShouldBe("nvidia");
+        desk.Done(Target.Host, "01:00");
+        job.Open.ShouldHaveSingleItem();
+        Surveyor.PersistenceOf(new(0, 2, 0, 0), kernel).ShouldBe(true);
     }
 }

@@ -143,6 +143,21 @@ public class KnownUsers
             .Hint.ShouldContain("/usr/bin/docker, which would stop and start it, is not installed");
     }
 
+    [Theory]
+    [InlineData("libpod-", "user 1000's own Podman container")]
+    [InlineData("docker-", "user 1000's own Docker container")]
+    public void A_container_that_a_user_runs_without_root_is_never_planned_and_whose_it_is_is_told(string prefix, string whose)
+    {
+        var kernel = Hosts.SingleGpu();
+        var id = new string('a', 64);
+        kernel.AddContainer(ContainerKind.Podman, new('b', 64), "nginx");
+        kernel.AddContainer(ContainerKind.Docker, new('b', 64), "nginx");
+        kernel.OpenNode("/dev/nvidia0", kernel.StartProcess("python3", $"/user.slice/user-1000.slice/user@1000.service/user.slice/{prefix}{id}.scope"));
+
+        foreach (var policy in (UsersPolicy[])[_default, _default.Everybody()])
+            new Desk(kernel).Refused(Target.Vfio, policy: With(policy)).Findings.ShouldHaveSingleItem().Hint.ShouldContain(whose);
+    }
+
     // ---- nvidia-persistenced, a card at a time ----
 
     [Fact]
@@ -448,7 +463,7 @@ public class KnownUsers
         var desk = new Desk(Hosts.LxcByConfig());
         var before = desk.Picture();
         desk.Done(Target.Vfio, policy: With(_default with { Restarted = ["203", "204", "999"] }));
-        desk.Kernel.Calls.Where(call => call.Contains("/pct ")).ShouldBe(["/usr/sbin/pct shutdown 203 --forceStop 1 --timeout 60"]);
+        desk.Kernel.Calls.Where(call => call.Contains("/pct ")).ShouldBe(["/usr/sbin/pct shutdown 203 --forceStop 1 --timeout 80"]);
         desk.Done(Target.Host);
         desk.Picture().ShouldBe(before);
     }

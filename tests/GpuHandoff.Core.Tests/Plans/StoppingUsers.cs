@@ -109,18 +109,45 @@ public class StoppingUsers
     {
         var desk = new Desk(Hosts.BusyServices());
         var before = desk.Picture();
+        var pid = 0;
         desk.Kernel.Faults.Before("rmmod nvidia_drm".Equals, kernel =>
         {
             var visitor = kernel.StartProcess("Xorg");
+            pid = visitor.Pid;
             kernel.OpenNode("/dev/dri/card0", visitor);
             // Longer than a poller's moment, which is waited for.
             kernel.Later(TimeSpan.FromSeconds(5), () => kernel.EndProcess(visitor));
         });
-        desk.Run(Target.Vfio, policy: _stop).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason.ShouldContain("EAGAIN");
+        var reason = desk.Run(Target.Vfio, policy: _stop).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason;
+        reason.ShouldContain("EAGAIN");
+        reason.ShouldContain($"in use by {pid} Xorg (/dev/dri/card0)");
         desk.Kernel.Pause(TimeSpan.FromSeconds(5));
         desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("nvidia/unbind"));
         desk.Picture().ShouldBe(before);
         desk.Ledger.Homes().ShouldBeEmpty();
+    }
+
+    [Theory]
+    [InlineData("nvidia_uvm", "/dev/nvidia-uvm")]
+    [InlineData("nvidia_modeset", "/dev/nvidia-modeset")]
+    [InlineData("nvidia", "/dev/nvidiactl")]
+    public void Who_keeps_a_module_in_use_is_named_though_its_nodes_are_gone_from_dev(string module, string node)
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var pid = 0;
+        // Opened before the names went, and handed on: no look at /dev finds it any more.
+        desk.Kernel.Faults.Before(call => call.StartsWith($"unlink {node}"), kernel =>
+        {
+            if (pid != 0)
+                return;
+            var visitor = kernel.StartProcess("python3");
+            pid = visitor.Pid;
+            kernel.OpenNode(node, visitor);
+        });
+        var failed = desk.Run(Target.Vfio).ShouldBeOfType<Outcome.RolledBack>().Cause!;
+        failed.Reason.ShouldContain($"{pid} python3 ({node})");
+        failed.Reason.ShouldContain("EAGAIN");
+        failed.Step!.Say().ShouldContain(module);
     }
 
     [Fact]
@@ -164,13 +191,56 @@ public class StoppingUsers
         IEnumerable<string> Running() => ((string[])["201", "202", "203", "204"]).Where(id => desk.Kernel.Container(id).IsRunning);
     }
 
+    [Theory]
+    [InlineData(30, "10")]
+    [InlineData(100, "80")]
+    [InlineData(600, "580")]
+    public void A_containers_manager_kills_it_before_we_lose_our_patience(int users, string managers)
+    {
+        var desk = new Desk(Hosts.LxcContainers());
+        desk.Kernel.Container("201").StopTakes = TimeSpan.FromHours(1);
+        desk.Done(Target.Vfio, policy: _stop with { Limits = Limits.Default with { Users = TimeSpan.FromSeconds(users), Total = TimeSpan.FromHours(1) } });
+        desk.Kernel.Calls.ShouldContain($"/usr/sbin/pct shutdown 201 --forceStop 1 --timeout {managers}");
+        desk.Kernel.Container("201").IsRunning.ShouldBeFalse();
+    }
+
+    [Fact]
+    public void A_container_does_not_end_after_all_was_said_to_be_as_before()
+    {
+        // Less than a policy file may say: a manager that takes longer than both patiences.
+        var desk = new Desk(Hosts.LxcContainers());
+        desk.Kernel.Container("201").StopTakes = TimeSpan.FromHours(1);
+        desk.Run(Target.Vfio, policy: _stop with { Limits = Limits.Default with { Users = TimeSpan.FromSeconds(3) } });
+        var running = desk.Kernel.Container("201").IsRunning;
+        desk.Kernel.Pause(TimeSpan.FromMinutes(5));
+        desk.Kernel.Container("201").IsRunning.ShouldBe(running, "nothing may happen to it after the run");
+    }
+
+    [Fact]
+    public void A_container_that_ha_stops_in_its_own_time_is_waited_for()
+    {
+        var desk = new Desk(Hosts.LxcContainers());
+        (desk.Kernel.Container("201").IsStoppedByHa, desk.Kernel.Container("201").StopTakes) = (true, TimeSpan.FromSeconds(15));
+        desk.Done(Target.Vfio, policy: _stop);
+    }
+
+    [Fact]
+    public void A_container_that_still_runs_when_its_manager_says_it_was_stopped_is_told_and_all_goes_back()
+    {
+        var desk = new Desk(Hosts.LxcContainers());
+        var before = desk.Picture();
+        (desk.Kernel.Container("201").IsStoppedByHa, desk.Kernel.Container("201").StopTakes) = (true, TimeSpan.FromHours(1));
+        desk.Run(Target.Vfio, policy: _stop).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason.ShouldContain("ha-manager set ct:201");
+        desk.Picture().ShouldBe(before);
+    }
+
     [Fact]
     public void A_docker_container_is_stopped_by_docker()
     {
         var desk = new Desk(Hosts.DockerContainer());
         desk.Planned(Target.Vfio, "01:00", _stop).Steps().First(s => s is StopContainer).Say().ShouldBe("stop Docker container 0123456789ab");
         desk.Done(Target.Vfio, "01:00", _stop);
-        desk.Kernel.Calls.ShouldContain("/usr/bin/docker stop -t 60 0123456789ab");
+        desk.Kernel.Calls.ShouldContain("/usr/bin/docker stop -t 80 0123456789ab");
         desk.Done(Target.Host, "01:00");
         desk.Kernel.Container("0123456789ab").IsRunning.ShouldBeTrue();
     }

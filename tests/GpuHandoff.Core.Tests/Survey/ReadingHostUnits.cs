@@ -68,6 +68,36 @@ public class ReadingHostUnits
         container.Has(machine.Gpus[0], machine, wholeStack: true).ShouldBe(firstWithTheStack || first);
     }
 
+    [Theory]
+    // The processor's graphics for Jellyfin, as the guides have it: the folder, and rules for card0 and renderD128.
+    [InlineData("lxc.mount.entry: /dev/dri dev/dri none bind\nlxc.cgroup2.devices.allow: c 226:0 rwm\nlxc.cgroup2.devices.allow: c 226:128 rwm", true, false, false)]
+    [InlineData("dev0: /dev/dri/card0\ndev1: /dev/dri/renderD128", true, false, false)]
+    [InlineData("lxc.cgroup2.devices.allow: c 226:* rwm\nlxc.mount.entry: /dev/dri/by-path/pci-0000:00:02.0-render x none bind", true, false, false)]
+    [InlineData("lxc.mount.entry: /dev/dri dev/dri none bind\nlxc.cgroup2.devices.allow: c 226:1 rwm", false, true, true)]
+    [InlineData("lxc.cgroup2.devices.allow: c 226:* rwm", true, true, true)]
+    [InlineData("dev0: /dev/dri/renderD128\ndev1: /dev/nvidiactl", true, true, true)]
+    [InlineData("dev0: /dev/dri/renderD128\ndev1: /dev/nvidia0", true, true, true)]
+    public void A_container_on_the_processors_own_graphics_does_not_count_as_one_on_the_card(string config, bool intel, bool nvidia, bool nvidiaWithTheStack)
+    {
+        var machine = Surveyor.Survey(Hosts.WithIgpu(new() { Modeset = true }), [], target: null);
+        var container = Parse(config);
+        container.Has(machine.Gpus[0], machine, wholeStack: false).ShouldBe(intel);
+        container.Has(machine.Gpus[1], machine, wholeStack: false).ShouldBe(nvidia);
+        container.Has(machine.Gpus[1], machine, wholeStack: true).ShouldBe(nvidiaWithTheStack);
+    }
+
+    [Fact]
+    public void Rules_and_folders_of_drm_do_not_mean_a_card_that_has_no_drm_node()
+    {
+        var machine = Surveyor.Survey(Hosts.WithIgpu(), [], target: null);
+        machine = machine with
+        {
+            Gpus = [.. machine.Gpus.Select(g => !g.IsNvidia() ? g : g with { Functions = [.. g.Functions.Select(f => f with { Nodes = [] })] })],
+        };
+        foreach (var config in (string[])["lxc.cgroup2.devices.allow: c 226:* rwm", "lxc.mount.entry: /dev/dri dev/dri none bind"])
+            Parse(config).Has(machine.Gpus[1], machine, wholeStack: true).ShouldBeFalse(config);
+    }
+
     [Fact]
     public void A_unit_that_hangs_on_a_bound_one_is_bound_too_and_one_that_is_down_is_not()
     {

@@ -35,9 +35,16 @@ public class ReadingProcesses
     [InlineData("/system.slice/docker-" + Id + ".scope", ContainerKind.Docker, "4e8b1c9d2f7a")]
     [InlineData("/docker/" + Id, ContainerKind.Docker, "4e8b1c9d2f7a")]
     [InlineData("/machine.slice/libpod-" + Id + ".scope/container", ContainerKind.Podman, "4e8b1c9d2f7a")]
-    [InlineData("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + Id + ".scope", ContainerKind.Podman, "4e8b1c9d2f7a")]
+    [InlineData("/user.slice/user-0.slice/user@0.service/user.slice/libpod-" + Id + ".scope", ContainerKind.Podman, "4e8b1c9d2f7a")]
     public void A_container_is_named_as_its_manager_names_it(string path, ContainerKind kind, string id) =>
         Cgroup.Parse($"0::{path}").ShouldBe(new Belonging(Container: new(kind, id)));
+
+    [Theory]
+    [InlineData("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + Id + ".scope", ContainerKind.Podman)]
+    [InlineData("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-" + Id + ".scope", ContainerKind.Docker)]
+    [InlineData("/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_1.slice/libpod-" + Id + ".scope/container", ContainerKind.Podman)]
+    public void A_container_below_a_users_slice_is_that_users_own(string path, ContainerKind kind) =>
+        Cgroup.Parse($"0::{path}").ShouldBe(new Belonging(Container: new(kind, "4e8b1c9d2f7a")) { Rootless = 1000 });
 
     [Theory]
     [InlineData("/qemu.slice/101.scope", "101")]

@@ -16,7 +16,10 @@ sealed class ProcTree(SimulatedKernel kernel)
         yield return ("modules", Text(() => Lines(kernel.Modules.Loaded.Select(ModuleLine))));
         yield return ("self", kernel.Ourselves is { } ourselves
             ? new LinkTo(ourselves.Pid.ToString())
-            : Dir(static () => [("ns", Dir(() => [("pid", new HeldFile(SimulatedProcess.HostPidNamespace, null))]))]));
+            : Dir(static () => [("ns", Dir(() =>
+            [
+                ("pid", new HeldFile(SimulatedProcess.HostPidNamespace, null)), ("mnt", new HeldFile(SimulatedProcess.HostMountNamespace, null)),
+            ]))]));
         yield return ("sys", Dir(() => [("kernel", Dir(() =>
         [
             ("osrelease", Text(() => kernel.Release)),
@@ -131,10 +134,10 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("map_files", Dir(() => Mappings(process).Select(mapped => (mapped.Range, (Entry)new HeldFile(mapped.Path, mapped.Node))))),
         ("maps", Text(() => Lines(Mappings(process).Select(mapped => $"{mapped.Range} rw-s 00000000 {mapped.File,-26} {mapped.Path}")
             .Append("7ffd5c1e3000-7ffd5c204000 rw-p 00000000 00:00 0                          [stack]")))),
-        ("ns", Dir(() => [("pid", new HeldFile(process.PidNamespace, null))])),
+        ("ns", Dir(() => [("pid", new HeldFile(process.PidNamespace, null)), ("mnt", new HeldFile(process.MountNamespace, null))])),
         ("stat", Text(() => $"{process.Pid} ({process.Name}) {(process.IsUninterruptible ? 'D' : 'S')} {process.Parent} {process.Pid} {process.Pid}"
             + $" 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started} 0 0")),
-        ("status", Text(() => $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}"
+        ("status", Text(() => process.HasNoStatus ? null : $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}"
             + $"\nGid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];
 

@@ -33,13 +33,21 @@ public sealed class SimulatedProcess
     /// <summary>Its user's number on the host: an unprivileged container's begin at 100000.</summary>
     public uint User { get; set; }
 
+    /// <summary>It ends at this moment: its status cannot be read any more.</summary>
+    public bool HasNoStatus { get; set; }
+
     /// <summary>What /proc/PID/ns/pid reads as: a container has its own.</summary>
     public string PidNamespace { get; set; } = HostPidNamespace;
+
+    /// <summary>What /proc/PID/ns/mnt reads as: so has a container, and a unit with PrivateTmp=.</summary>
+    public string MountNamespace { get; set; } = HostMountNamespace;
 
     /// <summary>In clock ticks since boot (/proc/PID/stat, field 22).</summary>
     public ulong Started { get; internal set; }
 
     internal const string HostPidNamespace = "pid:[4026531836]";
+
+    internal const string HostMountNamespace = "mnt:[4026531841]";
 
     public int Parent { get; set; } = 1;
 

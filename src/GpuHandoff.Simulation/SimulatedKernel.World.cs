@@ -129,6 +129,12 @@ public sealed partial class SimulatedKernel
     public void StartMps(string pipes = MpsDaemon.DefaultPipes, uint user = 0, params IReadOnlyList<string> nodes) =>
         Mps.Start(pipes, user, nodes is [] ? ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0"] : nodes, "/system.slice/rc-local.service");
 
+    /// <summary>A control daemon in a unit or a container, with a server that has these nodes open.</summary>
+    /// <param name="isApart">In namespaces of its own: its pipes are none of the host's, whatever they are called.</param>
+    /// <returns>The daemon, and its server.</returns>
+    public IReadOnlyList<SimulatedProcess> StartMpsIn(string cgroup, bool isApart, params IReadOnlyList<string> nodes) =>
+        Mps.Start(MpsDaemon.DefaultPipes, user: 0, nodes, cgroup, isApart);
+
     /// <summary>A program that works through MPS: it has the card open as any other, and the server waits for it.</summary>
     public SimulatedProcess StartMpsClient(string pipes = MpsDaemon.DefaultPipes) => Mps.StartClient(pipes);
 

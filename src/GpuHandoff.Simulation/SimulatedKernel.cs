@@ -213,7 +213,7 @@ public sealed partial class SimulatedKernel : IKernel
         if (input.Length > 0)
             call += $" <<< {input.Trim()}";
         ProgramResult Run() => input.Length > 0
-            ? installed.Talk?.Invoke(input.Trim(), environment ?? []) ?? throw InstalledProgram.Untaught(program, [input])
+            ? installed.Talk?.Invoke(arguments, input.Trim(), environment ?? []) ?? throw InstalledProgram.Untaught(program, [input])
             : installed.Run(arguments);
         if (input.Length > 0 ? input.StartsWith("get_", StringComparison.Ordinal) : installed.Asks(arguments))
         {

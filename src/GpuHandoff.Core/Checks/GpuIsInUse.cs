@@ -80,8 +80,10 @@ static class GpuIsInUse
             return $"{byHand}, or let the plan do it with --stop-users";
         if (users.Any(u => Treating.IsOfTheDisplay(u, q.Machine)))
             byHand = "end the graphical session (systemctl stop display-manager.service)";
+        if (users.Any(u => u.Of.Unit == NvidiaUnits.FabricManager))
+            byHand = $"{byHand} ({NvidiaUnits.FabricManager} when no GPU computes: its end aborts the CUDA work of all GPUs)";
         var words = users.Select(u => Treating.Words(u, q.Machine)).Distinct().ToList();
-        var ways = words.TrueForAll(w => w == "display-manager: restart") ? "" : " with --stop-users, or";
+        var ways = words.TrueForAll(w => w is "display-manager: restart" or Treating.FabricManagersWord) ? "" : " with --stop-users, or";
         return $"{byHand}, or let the plan do it{ways} with this in {PolicyFile}: users: {{{string.Join(", ", words)}}}";
     }
 

@@ -11,6 +11,7 @@ public static class Programs
     public const string Docker = "/usr/bin/docker";
     public const string Podman = "/usr/bin/podman";
     public const string SystemdRun = "/usr/bin/systemd-run";
+    public const string SetPriv = "/usr/bin/setpriv";
     public const string MpsControl = "/usr/bin/nvidia-cuda-mps-control";
 
     /// <summary>What stops and starts a container.</summary>

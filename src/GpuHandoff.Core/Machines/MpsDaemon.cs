@@ -1,9 +1,15 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 
 namespace GpuHandoff.Machines;
 
 /// <summary>A running control daemon of CUDA MPS with its servers' PIDs.</summary>
-public sealed record RunningMps(MpsDaemon Daemon, ImmutableArray<int> Servers);
+public sealed record RunningMps(MpsDaemon Daemon, ImmutableArray<int> Servers)
+{
+    /// <summary>What it was started from: its own unit, or one that did far more than that.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Unit { get; init; }
+}
 
 /// <summary>
 /// A control daemon of CUDA MPS that no unit owns: started by hand or by a script. Known by its pipe directory, which it

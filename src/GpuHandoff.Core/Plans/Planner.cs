@@ -345,7 +345,14 @@ public static class Planner
         if (toNvidia is not [] && OthersOnNvidia(machine, goal))
         {
             foreach (var unit in homes.SelectMany(h => h.Stopped).Select(s => s.Unit).OfType<string>().Where(NvidiaUnits.Has).Distinct())
-                phases.Add("users", new StopUnit(unit));
+            {
+                if (unit == NvidiaUnits.FabricManager && goal.Gpus.All(g => policy.For(g).Users.OfUnit(unit, Treatment.Refuse) == Treatment.Refuse))
+                {
+                    notes.Add($"{unit} may not know the card before it is started anew: left at it, because its end aborts the CUDA work of all GPUs");
+                    continue;
+                }
+                phases.Add("users", new StopUnit(unit) { ToBeginAnew = true, SparesClients = NvidiaUnits.HasMps(unit) });
+            }
             foreach (var mps in homes.SelectMany(h => h.Stopped).Select(s => s.Mps).OfType<MpsDaemon>().Distinct())
                 phases.Add("users", new StopMps(mps, Force: false) { ToBeginAnew = true });
         }

@@ -81,11 +81,14 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
     static InTheWay Meet(Gpu gpu, GpuUser user, Machine machine, Policy policy, ImmutableArray<Gpu> staying)
     {
         var users = policy.For(gpu).Users;
-        var treatment = Treating.Of(user, machine, users);
+        var treatment = Treating.Of(user, machine, users, othersStay: staying is not []);
         // The daemon closes one card where it is asked to, and goes on serving the others.
         var step = staying is not [] && machine.HasNvidiaSmi && user.Of.Unit == NvidiaUnits.Persistenced && user.Node.Major == Nvidia && user.Node.Minor == gpu.Minor
             ? new SwitchPersistence(gpu.Address, On: false)
             : Treating.Way(user, machine, force: users.Processes != Treatment.Refuse);
+        // Its clients on this card are users by themselves; those on the others are told by MPS alone.
+        if (step is StopUnit unit && staying is not [] && users.Processes == Treatment.Refuse && machine.Mps.Any(m => m.Unit == unit.Unit))
+            step = unit with { SparesClients = true };
         return new(gpu, user, step, treatment);
     }
 

@@ -17,18 +17,29 @@ static class Treating
     ];
 
     /// <summary>What the policy says of him; nobody who may not be stopped is, whatever it says.</summary>
-    public static Treatment Of(GpuUser user, Machine machine, UsersPolicy policy) => WhyNever(user, machine) is not null
+    /// <param name="othersStay">Other GPUs stay on nvidia, maybe at work.</param>
+    public static Treatment Of(GpuUser user, Machine machine, UsersPolicy policy, bool othersStay) => WhyNever(user, machine) is not null
         ? Treatment.Refuse
         : Way(user, machine) switch
         {
             StopContainer stop => policy.OfContainer(stop.Container),
             StopUnit { Unit: HostUnits.DisplayManager } => policy.OfUnit(HostUnits.DisplayManager, policy.DisplayManager),
+            StopUnit { Unit: NvidiaUnits.FabricManager } when othersStay => policy.OfUnit(NvidiaUnits.FabricManager, Treatment.Refuse),
             StopUnit stop => policy.OfUnit(stop.Unit, IsNvidias(user) ? policy.Nvidia : policy.Units),
+            StopMps when !IsNvidias(user) && user.Of.Unit is { } unit => policy.OfUnit(unit, policy.Units),
             StopMps => policy.Nvidia,
             _ => policy.Processes == Treatment.Refuse ? Treatment.Refuse : Treatment.Stop,
         };
 
-    public static bool IsNvidias(GpuUser user) => user.IsMps() || (user.Of.Unit is { } unit && NvidiaUnits.Has(unit));
+    /// <summary>
+    /// By the unit first: MPS in somebody's job (slurmd.service, training.service) is that job's, and a process may call
+    /// itself what it likes.
+    /// </summary>
+    public static bool IsNvidias(GpuUser user) => user.Of.Unit switch
+    {
+        null => user.IsMps(),
+        var unit => NvidiaUnits.Has(unit) || (user.IsMps() && IsOnlyItsStarter(unit)),
+    };
 
     /// <summary>What is stopped: the whole that he is a part of, where that can be started again.</summary>
     public static Step Way(GpuUser user, Machine machine, bool force = false) => user.Of switch
@@ -44,8 +55,11 @@ static class Treating
     /// <summary>Whether he belongs to a unit that starts him again when it is started; a script's unit does far more than that.</summary>
     public static bool HasUnit(GpuUser user) => user.Of.Unit is { } unit && HasUnit(unit);
 
-    public static bool HasUnit(string unit) => unit.EndsWith(".service", StringComparison.Ordinal)
-        && !unit.StartsWith(MpsDaemon.OurUnits, StringComparison.Ordinal) && unit is not ("rc-local.service" or "rc.local.service") && !IsOthersWork(unit);
+    public static bool HasUnit(string unit) => unit.EndsWith(".service", StringComparison.Ordinal) && !IsOnlyItsStarter(unit);
+
+    // By us, by a script at boot, by cron's @reboot: MPS is told to quit, and the unit goes on.
+    static bool IsOnlyItsStarter(string unit) => unit.StartsWith(MpsDaemon.OurUnits, StringComparison.Ordinal)
+        || unit is "rc-local.service" or "rc.local.service" || (unit.EndsWith(".service", StringComparison.Ordinal) && IsOthersWork(unit));
 
     static MpsDaemon? DaemonOf(GpuUser user, Machine machine) =>
         machine.Mps.FirstOrDefault(m => m.Servers.Contains(user.Pid))?.Daemon;
@@ -92,14 +106,19 @@ static class Treating
     static bool IsOthersWork(string unit) => _neverStopped.Any(name => unit == $"{name}.service"
         || (unit.StartsWith(name, StringComparison.Ordinal) && name[^1] is '-' or '@'));
 
+    /// <summary>That for all of NVIDIA's daemons does not do where other GPUs stay.</summary>
+    public const string FabricManagersWord = $"unit: {{{NvidiaUnits.FabricManager}: restart}}";
+
     /// <summary>The words of the policy file that let him be stopped: <c>unit: {ollama.service: restart}</c>.</summary>
     public static string Words(GpuUser user, Machine machine) => Way(user, machine) switch
     {
         StopContainer { Container: { Kind: ContainerKind.Lxc, Id: var id } } => $"container: {{\"{id}\": restart}}",
         StopContainer { Container: { Kind: var kind, Id: var id } } => $"container: {{\"{(kind == ContainerKind.Docker ? "docker" : "podman")}:{id}\": restart}}",
         StopUnit { Unit: HostUnits.DisplayManager } => "display-manager: restart",
+        StopUnit { Unit: NvidiaUnits.FabricManager } => FabricManagersWord,
         StopUnit or StopMps when IsNvidias(user) => "nvidia: restart",
         StopUnit stop => $"unit: {{{stop.Unit}: restart}}",
+        StopMps => $"unit: {{{user.Of.Unit}: restart}}",
         _ => "processes: stop",
     };
 }

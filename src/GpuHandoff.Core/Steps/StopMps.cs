@@ -1,4 +1,3 @@
-using System.Globalization;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -33,10 +32,7 @@ public sealed record StopMps(MpsDaemon Daemon, bool Force) : Step
     {
         var running = MpsProcesses.Of(Daemon, kernel);
         if (!Force)
-        {
-            foreach (var server in running.Where(p => !p.IsControl))
-                RefuseClients(server.Pid, kernel, limits.Program);
-        }
+            MpsPipe.RefuseClients(Daemon, running.Where(p => !p.IsControl).Select(p => p.Pid), Say(), kernel, limits.Program);
         if (running.Exists(p => p.IsControl))
             Quit(kernel);
         if (Ends(kernel, _untilTold))
@@ -53,31 +49,17 @@ public sealed record StopMps(MpsDaemon Daemon, bool Force) : Step
         throw new KernelRefused(Say(), Errno.Busy, "it is still there after SIGKILL: a call into the kernel holds it");
     }
 
-    // get_client_list 4217          a PID a line; a daemon that does not know the word says so in letters
-    void RefuseClients(int server, IKernel kernel, TimeSpan budget)
-    {
-        var clients = Tell($"get_client_list {server.ToString(CultureInfo.InvariantCulture)}", kernel, budget).Split('\n')
-            .Select(line => int.TryParse(line.Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out var pid) ? pid : 0)
-            .Where(pid => pid > 0)
-            .Select(pid => $"{pid} {ProcessFiles.Plain(kernel.Read(Sys.Proc / pid.ToString(CultureInfo.InvariantCulture) / "comm") ?? "?")}").ToList();
-        if (clients.Count > 0)
-            throw new KernelRefused(Say(), Errno.Busy, $"it works for {string.Join(", ", clients)}");
-    }
-
     // Its words do not matter: whether it quits is seen, and one that waits for a client or whose pipe is broken is ended.
     void Quit(IKernel kernel)
     {
         try
         {
-            _ = Tell("quit", kernel, _untilTold);
+            _ = MpsPipe.Tell(Daemon, "quit", kernel, _untilTold);
         }
         catch (KernelRefused) when (Force)
         {
         }
     }
-
-    string Tell(string word, IKernel kernel, TimeSpan budget) =>
-        kernel.RunProgram(Programs.MpsControl, [], budget, $"{word}\n", [$"{MpsDaemon.PipesName}={Daemon.Pipes}"]).Output;
 
     bool Ends(IKernel kernel, TimeSpan patience)
     {

@@ -6,6 +6,10 @@ using GpuHandoff.Machines;
 namespace GpuHandoff.Survey;
 
 /// <summary>The processes of CUDA MPS: a control daemon that has no card open, and its servers, which have.</summary>
+/// <remarks>
+/// The host's only. Each container has a /tmp/nvidia-mps of its own, and so has a unit with PrivateTmp=: a daemon there is
+/// another one, whatever its pipes are called, and its pipe is not to be reached from here.
+/// </remarks>
 public static class MpsProcesses
 {
     const string Control = "nvidia-cuda-mps-control";
@@ -18,6 +22,7 @@ public static class MpsProcesses
     public static List<Found> All(IKernel kernel)
     {
         var found = new List<Found>();
+        var (pids, mounts) = (kernel.Link(Sys.Proc / "self/ns/pid"), kernel.Link(Sys.Proc / "self/ns/mnt"));
         foreach (var name in kernel.List(Sys.Proc))
         {
             if (!int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var pid)
@@ -26,12 +31,19 @@ public static class MpsProcesses
             {
                 continue;
             }
+            var of = Cgroup.Parse(kernel.Read(Sys.Proc / name / "cgroup") ?? "");
+            if (of.Container is not null || IsApart(Sys.Proc / name / "ns/pid", pids, kernel) || IsApart(Sys.Proc / name / "ns/mnt", mounts, kernel))
+                continue;
             var status = kernel.Read(Sys.Proc / name / "status") ?? "";
             var environment = Environment(kernel.Read(Sys.Proc / name / "environ") ?? "");
-            found.Add(new(
-                pid, stat.Started, IsControl(kernel.Read(Sys.Proc / name / "cmdline") ?? ""), stat.Parent,
-                Cgroup.Parse(kernel.Read(Sys.Proc / name / "cgroup") ?? ""),
-                new(PipesOf(environment), ProcessFiles.User(status) ?? 0, ProcessFiles.Group(status) ?? 0, environment)));
+            var isControl = IsControl(kernel.Read(Sys.Proc / name / "cmdline") ?? "");
+            // One that has ended meanwhile, or whose PID is another's by now, is none: it must not pass for root's.
+            if (ProcessFiles.User(status) is not { } user || ProcessFiles.Group(status) is not { } group
+                || ProcessStat.Of(pid, kernel) is not { } still || still.HasEnded() || still.Started != stat.Started)
+            {
+                continue;
+            }
+            found.Add(new(pid, stat.Started, isControl, stat.Parent, of, new(PipesOf(environment), user, group, environment)));
         }
         return found;
     }
@@ -44,7 +56,10 @@ public static class MpsProcesses
         [
             .. from daemon in all.Where(f => f.IsControl).DistinctBy(f => f.Daemon.Pipes)
                select new RunningMps(daemon.Daemon,
-                   [.. all.Where(f => !f.IsControl && (f.Parent == daemon.Pid || f.Daemon.Pipes == daemon.Daemon.Pipes)).Select(f => f.Pid)]),
+                   [.. all.Where(f => !f.IsControl && (f.Parent == daemon.Pid || f.Daemon.Pipes == daemon.Daemon.Pipes)).Select(f => f.Pid)])
+               {
+                   Unit = daemon.Of.Unit,
+               },
         ];
     }
 
@@ -55,6 +70,9 @@ public static class MpsProcesses
         var controls = all.Where(f => f.IsControl && f.Daemon.Pipes == daemon.Pipes).Select(f => f.Pid).ToList();
         return [.. all.Where(f => f.Daemon.Pipes == daemon.Pipes || controls.Contains(f.Parent))];
     }
+
+    // pid:[4026531836]
+    static bool IsApart(SysPath space, string? ours, IKernel kernel) => ours is not null && kernel.Link(space) is { } its && its != ours;
 
     // nvidia-cuda-mps-control\0-d\0          the server: nvidia-cuda-mps-server\0
     static bool IsControl(string commandLine) => commandLine.Split('\0')[0] is var program

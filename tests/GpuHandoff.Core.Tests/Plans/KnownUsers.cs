@@ -267,7 +267,7 @@ public class KnownUsers
         var desk = new Desk(Hosts.Mps());
         var before = desk.Picture();
         desk.Done(Target.Vfio);
-        desk.Kernel.Calls.ShouldContain("/usr/bin/nvidia-cuda-mps-control <<< quit");
+        desk.Kernel.Calls.ShouldContain("/usr/bin/setpriv --reuid 997 --regid 997 --clear-groups -- /usr/bin/nvidia-cuda-mps-control <<< quit");
         desk.Kernel.Calls.ShouldAllBe(call => !call.StartsWith("kill") && !call.Contains("systemctl"));
         desk.Kernel.RunningProcesses.ShouldBeEmpty();
 
@@ -351,6 +351,126 @@ public class KnownUsers
         desk.Done(Target.Host, "01:00");
         desk.Kernel.RunningProcesses.ShouldContain(client);
         desk.Memo.Lines.ShouldContain(line => line.StartsWith("warns stop CUDA MPS") && line.Contains($"it works for {client.Pid} python3"));
+    }
+
+    [Fact]
+    public void Mps_in_somebody_elses_unit_does_not_stop_that_unit()
+    {
+        var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
+        kernel.StartUnit(kernel.AddUnit("slurmd.service", "slurmd"));
+        kernel.StartMpsIn("/system.slice/slurmd.service", isApart: false, "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1");
+        var desk = new Desk(kernel);
+
+        var finding = desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem();
+
+        finding.Evidence.ShouldContain(line => line.Contains("slurmd.service"));
+        finding.Hint.ShouldContain("users: {unit: {slurmd.service: restart}}");
+        desk.Planned(Target.Vfio, "01:00", With(_default with { Unit = _default.Unit.Add("slurmd.service", Treatment.Restart) }))
+            .Steps().OfType<StopUnit>().ShouldHaveSingleItem().ShouldBe(new StopUnit("slurmd.service") { SparesClients = true });
+    }
+
+    [Fact]
+    public void Mps_that_cron_started_goes_by_itself_and_leaves_cron_alone()
+    {
+        var kernel = Hosts.SingleGpu();
+        kernel.StartUnit(kernel.AddUnit("cron.service", "cron"));
+        kernel.StartMpsIn("/system.slice/cron.service", isApart: false, "/dev/nvidiactl", "/dev/nvidia0");
+        new Desk(kernel).Done(Target.Vfio);
+        kernel.Unit("cron.service").State.ShouldBe("active");
+    }
+
+    [Fact]
+    public void A_unit_of_mps_is_not_stopped_under_a_client_on_a_card_that_stays_and_neither_when_the_other_is_back()
+    {
+        const string unit = "nvidia-mps.service";
+        var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
+        kernel.StartUnit(kernel.AddUnit(unit, "mps-starter", "/dev/nvidiactl", "/dev/nvidia0"));
+        var desk = new Desk(kernel);
+        desk.Done(Target.Vfio, "01:00");
+        kernel.StartMpsIn($"/system.slice/{unit}", isApart: false, "/dev/nvidiactl", "/dev/nvidia1");
+        var client = kernel.StartMpsClient();
+        var calls = kernel.Calls.Count;
+
+        desk.Done(Target.Host, "01:00");
+
+        desk.Memo.Lines.ShouldContain(line => line.StartsWith($"warns stop {unit}") && line.Contains($"it works for {client.Pid} python3"));
+        // Now it has the card that came back, too.
+        kernel.StopUnit(kernel.Unit(unit));
+        kernel.StartUnit(kernel.Unit(unit));
+        var outcome = desk.Run(Target.Vfio, "01:00").ShouldBeOfType<Outcome.RolledBack>();
+        outcome.Cause!.Reason.ShouldContain($"it works for {client.Pid} python3");
+        kernel.Calls.Skip(calls).ShouldAllBe(call => !call.Contains("systemctl stop"));
+        kernel.RunningProcesses.ShouldContain(client);
+    }
+
+    [Fact]
+    public void Mps_of_a_container_on_the_same_path_is_not_told_to_quit_in_place_of_the_hosts_and_does_not_pass_for_it()
+    {
+        var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
+        var inside = kernel.StartMpsIn("/lxc/107/ns/mps.scope", isApart: true, "/dev/nvidiactl", "/dev/nvidia1");
+        kernel.StartMps(user: 0, nodes: ["/dev/nvidiactl", "/dev/nvidia0"]);
+        var desk = new Desk(kernel);
+        var before = desk.Picture();
+        desk.Done(Target.Vfio, "01:00", With(_default with { Processes = Treatment.Stop }));
+        desk.Kernel.Calls.ShouldAllBe(call => !call.StartsWith("kill"));
+        desk.Done(Target.Host, "01:00");
+        inside.ShouldAllBe(process => kernel.RunningProcesses.Contains(process));
+        kernel.RunningProcesses.Count(p => p.Name == "nvidia-cuda-mps").ShouldBe(4);
+        desk.Picture().ShouldBe(before);
+    }
+
+    [Fact]
+    public void A_daemon_that_does_not_stop_to_begin_anew_is_told_and_does_not_cost_the_host_its_card()
+    {
+        var desk = new Desk(Hosts.TwoGpusMps());
+        desk.Done(Target.Vfio, "01:00");
+        desk.Kernel.Unit("nvidia-dcgm.service").StopTakes = TimeSpan.FromMinutes(10);
+        desk.Done(Target.Host, "01:00");
+        desk.DriverOf("0000:01:00.0").ShouldBe("nvidia");
+        desk.Memo.Lines.ShouldContain(line => line.StartsWith("warns stop nvidia-dcgm.service"));
+    }
+
+    // ---- the fabric manager ----
+
+    const string Fabric = "nvidia-fabricmanager.service";
+
+    static Desk WithFabric()
+    {
+        var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
+        kernel.StartUnit(kernel.AddUnit(Fabric, "nv-fabricmanage", "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"));
+        return new(kernel);
+    }
+
+    [Fact]
+    public void While_other_cards_stay_the_fabric_manager_goes_by_its_own_name_only()
+    {
+        var desk = WithFabric();
+        foreach (var users in new[] { _default, _default.Everybody() })
+        {
+            var finding = desk.Refused(Target.Vfio, "01:00", With(users)).Findings.ShouldHaveSingleItem();
+            finding.Evidence.ShouldContain(line => line.Contains(Fabric));
+            finding.Hint.ShouldContain("aborts the CUDA work of all GPUs");
+            finding.Hint.ShouldContain($"users: {{unit: {{{Fabric}: restart}}}}");
+            finding.Hint.ShouldNotContain("--stop-users");
+        }
+        var before = desk.Picture();
+        var named = With(_default with { Unit = _default.Unit.Add(Fabric, Treatment.Restart) });
+        desk.Done(Target.Vfio, "01:00", named);
+        desk.Done(Target.Host, "01:00", named);
+        desk.Picture().ShouldBe(before);
+    }
+
+    [Fact]
+    public void A_card_that_comes_back_next_to_another_does_not_end_the_fabric_manager_unasked()
+    {
+        var desk = WithFabric();
+        desk.Done(Target.Vfio, "all");
+        desk.Done(Target.Host, "01:00");
+        var calls = desk.Kernel.Calls.Count;
+        desk.Planned(Target.Host, "02:00").Notes.ShouldContain(note => note.Contains(Fabric));
+        desk.Done(Target.Host, "02:00");
+        desk.Kernel.Calls.Skip(calls).ShouldAllBe(call => !call.Contains($"systemctl stop -- {Fabric}"));
+        desk.Kernel.Unit(Fabric).State.ShouldBe("active");
     }
 
     // ---- the host's target ----

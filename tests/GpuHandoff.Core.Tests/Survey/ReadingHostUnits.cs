@@ -118,6 +118,23 @@ public class ReadingHostUnits
         mps.Servers.ShouldBe([kernel.RunningProcesses.Single(p => p.CommandLine[0].EndsWith("server")).Pid]);
     }
 
+    [Fact]
+    public void A_daemon_of_mps_that_ends_as_it_is_looked_at_does_not_pass_for_roots()
+    {
+        var kernel = Hosts.Mps();
+        kernel.RunningProcesses.Single(p => p.CommandLine[0].EndsWith("control")).HasNoStatus = true;
+        Surveyor.Survey(kernel, [], Target.Vfio).Mps.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Mps_of_a_container_or_of_other_namespaces_is_not_the_hosts_though_its_pipes_are_called_the_same()
+    {
+        var kernel = Hosts.TwoGpusMps();
+        kernel.StartMpsIn("/lxc/107/ns/mps.scope", isApart: true, "/dev/nvidiactl", "/dev/nvidia1");
+        kernel.StartMpsIn("/system.slice/private-tmp.service", isApart: true, "/dev/nvidiactl", "/dev/nvidia1");
+        Surveyor.Survey(kernel, [], Target.Vfio).Mps.ShouldHaveSingleItem().Servers.ShouldHaveSingleItem();
+    }
+
     [Theory]
     [InlineData("CUDA_MPS_PIPE_DIRECTORY=/a\0PATH=/x\0CUDA_VISIBLE_DEVICES=0,1\0", "CUDA_MPS_PIPE_DIRECTORY=/a\nCUDA_VISIBLE_DEVICES=0,1")]
     [InlineData("CUDA_MPS_X=a\nb\0CUDA_MPS_y=1\0LD_PRELOAD=/evil.so\0CUDA_MPS_LOG_DIRECTORY=/var/log/mps\0", "CUDA_MPS_LOG_DIRECTORY=/var/log/mps")]

@@ -119,6 +119,7 @@ public class ReadingHostUnits
         kernel.Forget(Programs.Systemctl);
         var machine = Surveyor.Survey(kernel, [], Target.Vfio);
         machine.HostTargets.ShouldBeEmpty();
+        machine.SystemdIsSilent.ShouldBeTrue();
         machine.DisplayManager.ShouldBeNull();
     }
 }

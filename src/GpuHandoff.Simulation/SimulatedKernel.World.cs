@@ -82,11 +82,19 @@ public sealed partial class SimulatedKernel
     public SimulatedUnit AddHostTarget(PciAddress gpu)
     {
         HasHostTarget = true;
-        var target = new SimulatedUnit(HostTarget.UnitOf(gpu), "", static _ => [], needsGpu: false);
+        var target = new SimulatedUnit(HostTarget.UnitOf(gpu), "", static _ => [], needsGpu: false)
+        {
+            Condition = () => Bus.Find(gpu)?.Driver != "vfio-pci",
+        };
         Systemd.Add(target);
         StartUnit(target);
         return target;
     }
+
+    /// <summary>PID 1 answers nobody: systemctl waits until it is killed.</summary>
+    public void HangSystemctl() => Programs[Kernel.Programs.Systemctl] = new(
+        static arguments => arguments is ["show", ..],
+        static _ => throw new KernelRefused(Kernel.Programs.Systemctl, 0, "it did not end in time and was killed"));
 
     /// <summary>A unit with BindsTo= and WantedBy= of a target; down until it is started.</summary>
     public SimulatedUnit AddBoundUnit(SimulatedUnit target, string name, string command, params IReadOnlyList<string> nodes)

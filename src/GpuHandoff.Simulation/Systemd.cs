@@ -38,6 +38,9 @@ public sealed class SimulatedUnit
     /// <summary>What is installed into it (WantedBy= of theirs): a start pulls them in.</summary>
     public IList<string> Wants { get; } = [];
 
+    /// <summary>ConditionPathExists= and the like: a start without it does nothing and is no error.</summary>
+    public Func<bool> Condition { get; set; } = static () => true;
+
     /// <summary>What else it is known as: display-manager.service.</summary>
     public string? Alias { get; set; }
 
@@ -146,6 +149,9 @@ sealed class Systemd(SimulatedKernel kernel)
             unit.State = "failed";
             return new(1, $"Job for {name} failed.\n{name}: Start request repeated too quickly.");
         }
+        // systemd, core/unit.c:unit_start: -ECOMM, and the job is done.
+        if (!unit.Condition())
+            return new(0, "");
         unit.Starts.Add(kernel.Uptime);
         if (unit.IsBroken || (unit.NeedsGpu && !kernel.Bus.Devices.Any(device => device.Driver == "nvidia")))
         {
@@ -154,6 +160,9 @@ sealed class Systemd(SimulatedKernel kernel)
         }
         if (!alone && unit.BindsTo.Select(needed => Start(needed)).FirstOrDefault(result => result.Exit != 0) is { } failed)
             return failed;
+        // core/unit.c:unit_verify_deps, bound to one that is not up.
+        if (!alone && unit.BindsTo.Any(needed => Find(needed)?.State != "active"))
+            return new(1, $"A dependency job for {name} failed. See 'journalctl -xe' for details.");
         if (unit.Command.Length > 0)
         {
             unit.Process = kernel.StartProcess(unit.Command, $"/system.slice/{unit.Name}");

@@ -59,6 +59,11 @@ public partial class Documents
         typeof(Step).GetCustomAttributes<JsonDerivedTypeAttribute>().Select(kind => $"`{kind.TypeDiscriminator}`")
             .Where(kind => !Read("docs/commands.md").Contains(kind, StringComparison.Ordinal)).ShouldBeEmpty();
 
+    // Neither at boot nor for a unit that is bound to it (systemd.unit(5): %i is the instance as it is written).
+    [Fact]
+    public void The_hosts_target_does_not_start_while_vfio_has_the_card() => Read("packaging/systemd/gpu-handoff-host@.target")
+        .Split("[Install]")[0].Split('\n').ShouldContain("ConditionPathExists=!/sys/bus/pci/drivers/vfio-pci/%i");
+
     [Theory]
     [MemberData(nameof(WithSynopsis))]
     public void A_synopsis_gives_each_command_the_options_that_its_help_has(string document)

@@ -9,6 +9,9 @@ namespace GpuHandoff.Machines;
 /// <param name="Bound">Active units that systemd takes down with it, as they were found.</param>
 public sealed record HostTarget(PciAddress Gpu, string Unit, bool IsActive, ImmutableArray<string> Bound)
 {
+    /// <summary>Units that are bound to it by themselves, up or down.</summary>
+    public ImmutableArray<string> Dependants { get; init; } = [];
+
     const string Prefix = "gpu-handoff-host@";
 
     public const string Template = $"{Prefix}.target";

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 
 namespace GpuHandoff.Machines;
 
@@ -58,6 +59,10 @@ public sealed record Machine(string BootId, string Release)
 
     /// <summary>What tells the host's units that a card is theirs. Only looked for where the template is installed.</summary>
     public ImmutableArray<HostTarget> HostTargets { get; init; } = [];
+
+    /// <summary>The template is installed, and systemctl does not answer: which targets there are is not known.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool SystemdIsSilent { get; init; }
 
     /// <summary>Proxmox's containers that run, with the devices of their configs.</summary>
     public ImmutableArray<RunningContainer> Containers { get; init; } = [];

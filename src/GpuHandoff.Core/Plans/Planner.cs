@@ -47,6 +47,8 @@ public static class Planner
         var way = Way(machine, goal, policy);
         var stopping = Stopping.For(
             machine, goal, [.. goal.Gpus.Where(g => !IsMet(machine, g, goal, policy))], policy, way);
+        if (stopping.Refusals is not [])
+            return new Answer.Refused(Cannot(goal), stopping.Refusals);
         // From here on all is judged as it will be with those gone that the plan stops first of all.
         machine = stopping.Then(machine);
         goal = goal with { Gpus = [.. goal.Gpus.Select(g => machine.Gpus.FirstOrDefault(now => now.Address == g.Address) ?? g)] };
@@ -129,6 +131,8 @@ public static class Planner
         if (stopping.Ended() is { } ended)
             notes.Add(ended);
         notes.AddRange(stopping.Notes);
+        if (machine.SystemdIsSilent && leaving is not [])
+            notes.Add(Silent("stopped"));
 
         // Before the first driver lets go: functions that idle without one all at once have not woken up again.
         if (Hold(everything) is { } hold)
@@ -447,6 +451,8 @@ public static class Planner
             phases.Add("users", step);
         // Nobody wrote down what was up before: the card is the host's from now on, and so is all that hangs on it.
         var comes = !phases.IsEmpty();
+        if (machine.SystemdIsSilent && comes)
+            notes.Add(Silent("started"));
         foreach (var target in machine.HostTargets.Where(t => comes && !t.IsActive && goal.Gpus.Any(g => g.Address == t.Gpu && machine.HomeOf(g) is null)))
             phases.Add("users", new StartUnit(target.Unit));
 
@@ -527,9 +533,21 @@ public static class Planner
             if (stopped.Mps is { } mps)
                 yield return new StartMps(mps) { ForOthers = OthersOnNvidia(machine, goal) };
             if (stopped.Unit is { } unit)
-                yield return HostTarget.IsOne(unit) ? new StartTarget(unit, []) : new StartUnit(unit);
+            {
+                // Started now, it would pull up the other card's target, or fail for it.
+                if (!IsBoundElsewhere(unit, machine, goal))
+                    yield return HostTarget.IsOne(unit) ? new StartTarget(unit, []) : new StartUnit(unit);
+            }
         }
     }
+
+    static string Silent(string what) =>
+        $"systemctl does not answer: no {HostTarget.Template} is {what}, nor is what is bound to it; see whether systemd is well (systemctl status)";
+
+    /// <summary>Whether a unit waits for another card as well, which is still away: that card's record has it, too.</summary>
+    static bool IsBoundElsewhere(string unit, Machine machine, Goal goal) => machine.HostTargets.Any(t => !t.IsActive
+        && t.Dependants.Contains(unit) && goal.Gpus.All(g => g.Address != t.Gpu)
+        && machine.Homes.Any(h => h.Gpu == t.Gpu && h.Stopped.Any(s => s.Unit == t.Unit)));
 
     /// <summary>Whether a node is there as it was. nvidia-uvm and nvidia-caps have another major with every load.</summary>
     /// <param name="isRunning">The driver is not loaded anew: the majors of now are those of today.</param>

@@ -27,6 +27,9 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
 
     public ImmutableArray<string> Notes { get; init; } = [];
 
+    /// <summary>Who would go with a target of the host's, and may not.</summary>
+    public ImmutableArray<Finding> Refusals { get; init; } = [];
+
     /// <summary>Somebody in the way of a card, what is stopped in his place, and what that card's policy says of him.</summary>
     /// <param name="User">Null: nobody has the card open, a container has its nodes all the same.</param>
     sealed record InTheWay(Gpu Gpu, GpuUser? User, Step Step, Treatment Treatment);
@@ -64,7 +67,7 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
         {
             Restarted =
             [
-                .. targets.Select(t => (t.Gpu, (Step)new StopTarget(t.Unit, t.Bound))),
+                .. targets.Select(t => (t.Gpu, (Step)new StopTarget(t.Unit, [.. t.Bound, .. DownWithAnother(t, machine)]))),
                 .. stops.SelectMany(stop => restarted.Where(r => r.Step == stop)),
                 .. persistent.Where(g => policy.For(g).Users.Nvidia != Treatment.Stop)
                     .Select(g => (g.Address, (Step)new SwitchPersistence(g.Address, On: false))),
@@ -73,6 +76,15 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
             [
                 .. stops.Reverse().Where(s => restarted.Any(r => r.Step == s) && Serves(s, staying, machine))
                     .Select(s => s is StopMps mps ? new StartMps(mps.Daemon) { ForOthers = true } : s.Undo()).OfType<Step>(),
+            ],
+            Refusals =
+            [
+                .. from target in targets
+                   from unit in target.Bound
+                   let why = Treating.WhyNever(unit, machine)
+                   where why is not null
+                   select new Finding("gpu-in-use", $"{unit} is bound to {target.Unit}, and may not be stopped with it", [$"{unit}: {why}"],
+                       $"start gpu-handoff from elsewhere, or take {unit} from the target: its BindsTo=, PartOf= or Requires= (systemctl cat {unit})"),
             ],
             Notes = [.. given.Where(g => g.Treatment == Treatment.Refuse).Select(g => NoteOf((StopContainer)g.Step)).Distinct()],
         };
@@ -102,6 +114,12 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
         let may = Treating.WhyNever(container.Container, machine) is null
         select new InTheWay(
             gpu, null, new StopContainer(container.Container), may ? users.OfContainer(container.Container) : Treatment.Refuse);
+
+    /// <summary>
+    /// Units that are bound to this target and went down with another card's: whichever card comes back last starts them.
+    /// </summary>
+    static IEnumerable<string> DownWithAnother(HostTarget target, Machine machine) => target.Dependants.Where(unit =>
+        !target.Bound.Contains(unit) && machine.Homes.Any(h => h.Gpu != target.Gpu && h.Stopped.Any(s => s.Unit == unit)));
 
     static string NoteOf(StopContainer stop) =>
         $"{stop.Container} has the card by its config and nobody in it has it open: it goes on running, and its nodes lead nowhere until it is restarted";

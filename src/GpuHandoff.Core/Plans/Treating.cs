@@ -83,11 +83,11 @@ static class Treating
         _ when user.Command is "kvm" || user.Command.StartsWith("qemu-system", StringComparison.Ordinal) => "a VM is shut down by its owner only",
         _ when machine.Ourselves.Contains(user.Pid) => "it waits for this very program",
         _ when IsOfTheDisplay(user, machine) => IsGraphical(machine.OurOwn.Session, machine)
-            ? "this very program runs in the graphical session: start it from a text console or by ssh"
+            ? RunsInTheSession
             : null,
         _ when user.KeepsASession() => "it lets go when the graphical session ends",
-        { Of: { Container: null, Unit: { } unit } } when IsOthersWork(unit) && !user.IsMps() => "others' work hangs on it",
-        { Of: { Container: null, Unit: { } unit } } when unit == machine.OurOwn.Unit => "this very program runs in it",
+        { Of: { Container: null, Unit: { } unit } } when IsOthersWork(unit) && !user.IsMps() => OthersWork,
+        { Of: { Container: null, Unit: { } unit } } when unit == machine.OurOwn.Unit => RunsInIt,
         { Of: { Container.Kind: var kind, Rootless: { } keeper } } =>
             $"it is user {keeper}'s own {(kind == ContainerKind.Docker ? "Docker" : "Podman")} container, which only that user can stop",
         { Of.Container: { } container } => WhyNever(container, machine),
@@ -95,9 +95,22 @@ static class Treating
         _ => null,
     };
 
+    /// <summary>The same of a unit that goes with a target, whether it has a card open or not.</summary>
+    public static string? WhyNever(string unit, Machine machine) => unit switch
+    {
+        _ when unit == machine.OurOwn.Unit => RunsInIt,
+        _ when IsOthersWork(unit) => OthersWork,
+        _ when unit == machine.DisplayManager && IsGraphical(machine.OurOwn.Session, machine) => RunsInTheSession,
+        _ => null,
+    };
+
+    const string RunsInIt = "this very program runs in it";
+    const string OthersWork = "others' work hangs on it";
+    const string RunsInTheSession = "this very program runs in the graphical session: start it from a text console or by ssh";
+
     public static string? WhyNever(Container container, Machine machine) => container switch
     {
-        _ when container == machine.OurOwn.Container => "this very program runs in it",
+        _ when container == machine.OurOwn.Container => RunsInIt,
         { Kind: ContainerKind.Lxc, Id: var id } when !id.All(char.IsAsciiDigit) => "it is in a container that pct does not know",
         _ when !machine.Managers.Contains(container.Kind) => $"{Programs.Of(container.Kind)}, which would stop and start it, is not installed",
         _ => null,

@@ -16,21 +16,26 @@ static class HostUnits
     static readonly string[] _installed =
         ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
-    /// <summary>The targets of these cards; none where the template is not installed, and then systemd is not asked.</summary>
-    public static ImmutableArray<HostTarget> Targets(IEnumerable<PciAddress> gpus, IKernel kernel)
+    /// <summary>
+    /// The targets of these cards; none where the template is not installed, and then systemd is not asked. Null: systemd does
+    /// not answer. It is asked once then, and no second time: each silence costs a program's whole time.
+    /// </summary>
+    public static ImmutableArray<HostTarget>? Targets(IEnumerable<PciAddress> gpus, IKernel kernel)
     {
         if (!_installed.Any(folder => kernel.Exists(new SysPath(folder) / HostTarget.Template)))
             return [];
         var addresses = gpus.ToDictionary(HostTarget.UnitOf);
-        var units = Show(addresses.Keys, kernel);
-        return
-        [
-            .. from unit in units
-               let name = unit.GetValueOrDefault("Id", "")
-               where addresses.ContainsKey(name)
-               let active = IsActive(unit)
-               select new HostTarget(addresses[name], name, active, active ? BoundTo(unit, kernel) : []),
-        ];
+        if (Show(addresses.Keys, kernel) is not { } units)
+            return null;
+        var targets = ImmutableArray.CreateBuilder<HostTarget>();
+        foreach (var unit in units.Where(u => addresses.ContainsKey(u.GetValueOrDefault("Id", ""))))
+        {
+            var name = unit["Id"];
+            if ((IsActive(unit) ? BoundTo(unit, kernel) : []) is not { } bound)
+                return null;
+            targets.Add(new(addresses[name], name, IsActive(unit), bound) { Dependants = [.. Dependants(unit).Distinct()] });
+        }
+        return targets.ToImmutable();
     }
 
     /// <summary>The unit that display-manager.service stands for, where it is active.</summary>
@@ -41,16 +46,18 @@ static class HostUnits
 
     /// <summary>
     /// Active units that a stop job takes down with one (systemd.unit(5): BindsTo=, PartOf= and Requires= of theirs), and
-    /// those that hang on them in turn.
+    /// those that hang on them in turn. Null: systemd does not answer.
     /// </summary>
-    static ImmutableArray<string> BoundTo(Dictionary<string, string> target, IKernel kernel)
+    static ImmutableArray<string>? BoundTo(Dictionary<string, string> target, IKernel kernel)
     {
         List<string> bound = [];
         var seen = new HashSet<string>(StringComparer.Ordinal);
         var next = Dependants(target).Where(seen.Add).ToList();
         for (var depth = 0; next.Count > 0 && depth < Deepest; depth++)
         {
-            var active = Show(next, kernel).Where(IsActive).ToList();
+            if (Show(next, kernel) is not { } shown)
+                return null;
+            var active = shown.Where(IsActive).ToList();
             bound.AddRange(active.Select(u => u.GetValueOrDefault("Id", "")).Where(u => u.Length > 0 && !bound.Contains(u)));
             next = [.. active.SelectMany(Dependants).Where(seen.Add)];
         }
@@ -63,20 +70,20 @@ static class HostUnits
     static bool IsActive(Dictionary<string, string> unit) =>
         unit.GetValueOrDefault("ActiveState", "") is "active" or "reloading" or "refreshing" or "activating";
 
-    static List<Dictionary<string, string>> Show(IEnumerable<string> units, IKernel kernel) =>
+    static List<Dictionary<string, string>>? Show(IEnumerable<string> units, IKernel kernel) =>
         Ask(["show", "--property=Id,ActiveState,BoundBy,ConsistsOf,RequiredBy", "--", .. units], kernel);
 
-    static List<Dictionary<string, string>> Ask(IReadOnlyList<string> arguments, IKernel kernel)
+    static List<Dictionary<string, string>>? Ask(IReadOnlyList<string> arguments, IKernel kernel)
     {
         try
         {
             var (exit, output) = kernel.RunProgram(Programs.Systemctl, arguments, Limits.Default.Program);
-            return exit == 0 ? UnitProperties.Parse(output) : [];
+            return exit == 0 ? UnitProperties.Parse(output) : null;
         }
         catch (KernelRefused)
         {
-            // A machine without systemd, or a recorded one.
-            return [];
+            // A machine without systemd, a recorded one, or a systemd that hangs.
+            return null;
         }
     }
 }

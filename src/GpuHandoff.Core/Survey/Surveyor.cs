@@ -143,7 +143,10 @@ public static class Surveyor
         machine = Displays.Add(machine, kernel);
         machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
         if (target is not null)
-            machine = machine with { HostTargets = HostUnits.Targets(gpus.Select(g => g.Address), kernel) };
+        {
+            var targets = HostUnits.Targets(gpus.Select(g => g.Address), kernel);
+            machine = machine with { HostTargets = targets ?? [], SystemdIsSilent = targets is null };
+        }
         return target == Target.Vfio ? Explained(machine, kernel) : machine;
     }
 
@@ -151,14 +154,15 @@ public static class Surveyor
     static Machine Explained(Machine machine, IKernel kernel)
     {
         machine = machine with { Containers = LxcConfig.Running(kernel) };
-        if (machine.Users is not [] || machine.Containers is not [])
+        if (machine.Users is not [] || machine.Containers is not [] || machine.HostTargets.Any(t => t.IsActive))
         {
             machine = machine with
             {
                 Ourselves = Ourselves(kernel),
                 OurOwn = Cgroup.Parse(kernel.Read(Sys.Proc / "self/cgroup") ?? ""),
                 Managers = Managers(machine, kernel),
-                DisplayManager = machine.Users.Any(u => u.KeepsASession() || (u.Of.Session is not null && u.HasAScreen()) || IsDisplayManager(u.Of.Unit))
+                DisplayManager = !machine.SystemdIsSilent && (machine.HostTargets.Any(t => t.Bound.Any(IsDisplayManager))
+                    || machine.Users.Any(u => u.KeepsASession() || (u.Of.Session is not null && u.HasAScreen()) || IsDisplayManager(u.Of.Unit)))
                     ? HostUnits.ActiveDisplayManager(kernel) : null,
                 Mps = machine.Users.Any(u => u.IsMps()) ? MpsProcesses.Daemons(kernel) : [],
             };

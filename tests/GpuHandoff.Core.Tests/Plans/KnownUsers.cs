@@ -542,6 +542,71 @@ public class KnownUsers
         desk.Picture().ShouldBe(before);
     }
 
+    static Desk BoundToTwoCards()
+    {
+        var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
+        var first = kernel.AddHostTarget(new(0, 1, 0, 0));
+        var both = kernel.AddBoundUnit(first, "ollama.service", "ollama", "/dev/nvidia0", "/dev/nvidia1");
+        both.BindsTo.Add(kernel.AddHostTarget(new(0, 2, 0, 0)).Name);
+        kernel.StartUnit(both);
+        return new(kernel);
+    }
+
+    [Theory]
+    [InlineData("01:00", "02:00")]
+    [InlineData("02:00", "01:00")]
+    public void A_unit_that_is_bound_to_two_cards_is_started_by_the_one_that_comes_back_last(string first, string last)
+    {
+        var desk = BoundToTwoCards();
+        desk.Done(Target.Vfio, "01:00");
+        desk.Done(Target.Vfio, "02:00");
+        var calls = desk.Kernel.Calls.Count;
+
+        desk.Done(Target.Host, first);
+
+        desk.Kernel.Calls.Skip(calls).ShouldAllBe(call => !call.Contains("ollama"));
+        desk.Kernel.Unit($"gpu-handoff-host@0000:{last}.0.target").State.ShouldBe("inactive");
+        desk.Done(Target.Host, last);
+        desk.Kernel.Unit("ollama.service").Process!.Open.Count.ShouldBe(2);
+        desk.Ledger.Homes().ShouldBeEmpty();
+    }
+
+    [Theory]
+    [InlineData("backup.service", "this very program runs in it")]
+    [InlineData("pveproxy.service", "others' work hangs on it")]
+    public void A_bound_unit_that_may_not_be_stopped_is_a_refusal_by_name(string name, string why)
+    {
+        var desk = new Desk(Hosts.HostTargets());
+        desk.Kernel.Ourselves = desk.Kernel.StartProcess("gpu-handoff", "/system.slice/backup.service");
+        desk.Kernel.StartUnit(desk.Kernel.AddBoundUnit(desk.Kernel.Unit("gpu-handoff-host@0000:01:00.0.target"), name, "program"));
+        var finding = desk.Refused(Target.Vfio, policy: With(_default.Everybody())).Findings.ShouldHaveSingleItem();
+        finding.What.ShouldContain(name);
+        finding.Evidence.ShouldBe([$"{name}: {why}"]);
+        finding.Hint.ShouldContain("BindsTo=");
+    }
+
+    [Fact]
+    public void A_bound_display_manager_is_not_stopped_from_within_its_session()
+    {
+        var desk = new Desk(Hosts.DisplayManager());
+        desk.Kernel.Unit("gdm.service").BindsTo.Add(desk.Kernel.AddHostTarget(new(0, 1, 0, 0)).Name);
+        desk.Kernel.Ourselves = desk.Kernel.StartProcess("gpu-handoff");
+        desk.Refused(Target.Vfio, policy: With(_default with { DisplayManager = Treatment.Restart })).Findings.ShouldHaveSingleItem()
+            .Evidence.ShouldHaveSingleItem().ShouldStartWith("gdm.service: this very program runs in the graphical session");
+    }
+
+    [Fact]
+    public void A_systemctl_that_does_not_answer_is_asked_once_and_told()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        desk.Kernel.HasHostTarget = true;
+        desk.Kernel.HangSystemctl();
+        desk.Planned(Target.Vfio).Notes.ShouldContain(note => note.Contains("systemctl does not answer"));
+        desk.Kernel.Asked.ShouldHaveSingleItem();
+        desk.Done(Target.Vfio);
+        desk.Planned(Target.Host).Notes.ShouldContain(note => note.Contains("systemctl does not answer"));
+    }
+
     [Fact]
     public void Without_the_template_systemd_is_not_asked_for_it()
     {

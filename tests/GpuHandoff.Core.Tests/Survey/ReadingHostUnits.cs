@@ -149,6 +149,7 @@ public class ReadingHostUnits
         kernel.Forget(Programs.Systemctl);
         var machine = Surveyor.Survey(kernel, [], Target.Vfio);
         machine.HostTargets.ShouldBeEmpty();
+        machine.SystemdIsSilent.ShouldBeTrue();
         machine.DisplayManager.ShouldBeNull();
     }
 }

@@ -21,6 +21,7 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     static readonly TimeSpan _reset = TimeSpan.FromSeconds(65);
 
     Hand? _eyes;
+    Hand? _eyesForOthers;
 
     public TimeSpan Uptime
     {
@@ -65,7 +66,7 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     }
 
     public string? ReadSlow(SysPath file, TimeSpan budget) =>
-        HandOrEyes().Ask($"read {file}", budget, Uptime, "read", file.Text) is [var text] ? text : null;
+        EyesFor(file).Ask($"read {file}", budget, Uptime, "read", file.Text) is [var text] ? text : null;
 
     // Config space, where it is, waits for a reset that somebody has begun (drivers/pci/access.c:pci_wait_cfg).
     public byte[]? ReadBytes(SysPath file, int count) =>
@@ -74,7 +75,16 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             : null;
 
     // One that only looks may be kept waiting, too.
-    Hand HandOrEyes() => hand ?? (_eyes ??= Hand.Start(Environment.ProcessPath ?? "/proc/self/exe"));
+    Hand HandOrEyes() => hand ?? (_eyes ??= Hand.Start(Ourselves));
+
+    // What the kernel does not keep itself lies in file systems of others' (pmxcfs below /etc/pve), and one of those that
+    // hangs tells nothing of a card: whoever is lost there must not be the one that the run has yet to make its calls with.
+    Hand EyesFor(SysPath file) => IsTheKernels(file.Text) ? HandOrEyes() : _eyesForOthers ??= Hand.Start(Ourselves);
+
+    static bool IsTheKernels(string file) => file.StartsWith("/sys/", StringComparison.Ordinal) || file.StartsWith("/proc/", StringComparison.Ordinal);
+
+    /// <summary>The program that can be a hand.</summary>
+    public string Ourselves { get; init; } = Environment.ProcessPath ?? "/proc/self/exe";
 
     public IReadOnlyList<string> List(SysPath folder)
     {

@@ -120,6 +120,9 @@ public sealed partial class SimulatedKernel : IKernel
     /// <summary>Proxmox's cluster file system waits for its other nodes.</summary>
     public bool ClusterHangs { get; set; }
 
+    /// <summary>Proxmox's cluster file system has died: every look is refused.</summary>
+    public bool ClusterIsDead { get; set; }
+
     // ---- reading ----
 
     public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
@@ -135,7 +138,9 @@ public sealed partial class SimulatedKernel : IKernel
             clock.Advance(budget);
             throw new KernelSilent($"read {file}", budget, since);
         }
-        return Read(file);
+        return ClusterIsDead && file.Text.StartsWith("/etc/pve/", StringComparison.Ordinal)
+            ? throw new KernelRefused($"read {file}", Errno.NotConnected, Say(Errno.NotConnected))
+            : Read(file);
     }
 
     public byte[]? ReadBytes(SysPath file, int count) => (tree.Find(file.Text) as TextFile)?.First(count);

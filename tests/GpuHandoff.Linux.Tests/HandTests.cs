@@ -73,7 +73,7 @@ public sealed class HandTests : IDisposable
     public void A_slow_read_that_never_returns_is_silent_and_one_that_does_tells_what_is_there()
     {
         using var hand = Start();
-        var kernel = new LinuxKernel(hand);
+        var kernel = new LinuxKernel(hand) { Ourselves = _tool };
         File.WriteAllText(_folder["override"], "vfio-pci\n");
         kernel.ReadSlow(new(_folder["override"]), _plenty).ShouldBe("vfio-pci");
         kernel.ReadSlow(new(_folder["nosuch"]), _plenty).ShouldBeNull();
@@ -83,6 +83,20 @@ public sealed class HandTests : IDisposable
         kernel.ReadBytes(new(_folder["config"]), 3).ShouldBe([0xff, 0x00, 0x0a]);
         kernel.ReadBytes(new(_folder["config"]), 64)!.Length.ShouldBe(4);
         kernel.ReadBytes(new(_folder["nosuch"]), 3).ShouldBeNull();
+    }
+
+    [Fact]
+    public void A_file_system_of_others_that_hangs_takes_eyes_and_not_the_hand()
+    {
+        using var hand = Start();
+        // Eyes that never come back; a file system that hangs in earnest needs a mount.
+        File.WriteAllText(_folder["eyes"], "#!/bin/sh\nexec sleep 20\n");
+        File.SetUnixFileMode(_folder["eyes"], UnixFileMode.UserRead | UnixFileMode.UserExecute);
+        File.WriteAllText(_folder["107.conf"], "dev0: /dev/nvidia0\n");
+        var kernel = new LinuxKernel(hand) { Ourselves = _folder["eyes"] };
+        Should.Throw<KernelSilent>(() => kernel.ReadSlow(new(_folder["107.conf"]), TimeSpan.FromMilliseconds(300)));
+        kernel.Write(new("/dev/null"), "the run goes on", _plenty);
+        kernel.ReadSlow(new("/proc/self/comm"), _plenty).ShouldNotBeNull();
     }
 
     [Fact]
@@ -123,5 +137,7 @@ public sealed class HandTests : IDisposable
         refused.Reason.ShouldContain("modprobe");
     }
 
-    static Hand Start() => Hand.Start(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"));
+    static readonly string _tool = Path.Combine(AppContext.BaseDirectory, "gpu-handoff");
+
+    static Hand Start() => Hand.Start(_tool);
 }

@@ -17,6 +17,7 @@ public static class Rules
         DrmHoldsTheCard.Check,
         GpuIsInUse.Check,
         SiblingIsInUse.Check,
+        ContainerHasTheGpu.Check,
         ConsoleWouldBeLost.Check,
         BarSizeNotOffered.Check,
         HostDriverMissing.Check,

@@ -51,6 +51,9 @@ public sealed record UsersPolicy
     /// </summary>
     public ImmutableArray<string> Restarted { get; init; } = [];
 
+    /// <summary>Whether one of Proxmox's containers is meant by its own number, and not by what is said of all.</summary>
+    public bool Names(Container container) => container.Kind == ContainerKind.Lxc && (Restarted.Contains(container.Id) || Container.ContainsKey(container.Id));
+
     public Treatment OfUnit(string unit, Treatment rest) => Unit.GetValueOrDefault(unit, rest);
 
     /// <summary>Docker's and Podman's numbers are known by their first digits: the policy may have more of them, or fewer.</summary>

@@ -17,6 +17,7 @@ public static class Errno
     public const int NoSpace = 28;
     public const int ReadOnly = 30;
     public const int Loop = 40;
+    public const int NotConnected = 107;
 
     /// <summary>The number's name with its meaning: <c>EBUSY (Device or resource busy)</c>.</summary>
     public static string Say(int errno) => errno switch
@@ -35,6 +36,7 @@ public static class Errno
         NoSpace => "ENOSPC (No space left on device)",
         ReadOnly => "EROFS (Read-only file system)",
         Loop => "ELOOP (Too many levels of symbolic links)",
+        NotConnected => "ENOTCONN (Transport endpoint is not connected)",
         _ => $"errno {errno}",
     };
 }

@@ -12,6 +12,9 @@ public sealed record DeviceRule(uint Major, uint? Minor)
 /// <param name="Nodes">The host's paths: <c>/dev/nvidia0</c>, <c>/dev/dri</c>.</param>
 public sealed record RunningContainer(Container Container, ImmutableArray<string> Nodes, ImmutableArray<DeviceRule> Rules)
 {
+    /// <summary>False: it runs, and its config could not be read, so that nobody knows what it was given.</summary>
+    public bool IsKnown { get; init; } = true;
+
     /// <summary>
     /// Whether it was given a card. Nodes that belong to every card of NVIDIA's (nvidiactl, nvidia-uvm) count where no
     /// card's own is named: with the whole stack gone they are stale as well, uvm's number is another one after each load.

@@ -86,7 +86,11 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
                    select new Finding("gpu-in-use", $"{unit} is bound to {target.Unit}, and may not be stopped with it", [$"{unit}: {why}"],
                        $"start gpu-handoff from elsewhere, or take {unit} from the target: its BindsTo=, PartOf= or Requires= (systemctl cat {unit})"),
             ],
-            Notes = [.. given.Where(g => g.Treatment == Treatment.Refuse).Select(g => NoteOf((StopContainer)g.Step)).Distinct()],
+            Notes =
+            [
+                .. given.Where(g => g.Treatment == Treatment.Refuse).Select(g => NoteOf((StopContainer)g.Step)).Distinct(),
+                .. NoteOf([.. machine.Containers.Where(c => !c.IsKnown && !going.Any(g => g.Step == new StopContainer(c.Container)))]),
+            ],
         };
     }
 
@@ -110,7 +114,7 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
         let users = policy.For(gpu).Users
         from container in machine.Containers
         let isNamed = users.Restarted.Contains(container.Container.Id)
-        where isNamed || container.Has(gpu, machine, way == FreeBy.Unload)
+        where isNamed || (container.IsKnown && container.Has(gpu, machine, way == FreeBy.Unload))
         let may = Treating.WhyNever(container.Container, machine) is null
         select new InTheWay(
             gpu, null, new StopContainer(container.Container), may ? users.OfContainer(container.Container) : Treatment.Refuse);
@@ -123,6 +127,12 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
 
     static string NoteOf(StopContainer stop) =>
         $"{stop.Container} has the card by its config and nobody in it has it open: it goes on running, and its nodes lead nowhere until it is restarted";
+
+    static IEnumerable<string> NoteOf(ImmutableArray<RunningContainer> unknown) => unknown is [] ? [] :
+    [
+        $"what was given to {string.Join(", ", unknown.Select(c => c.Container))} is not known: Proxmox's cluster file system does not answer "
+            + "(systemctl status pve-cluster); the nodes of one that has the card by its config lead nowhere until it is restarted",
+    ];
 
     /// <summary>Those in the way of one card: the stack's users where it is unloaded, else those of the card itself.</summary>
     static IEnumerable<GpuUser> Holders(Machine machine, Gpu gpu, Policy policy, FreeBy way)
@@ -191,6 +201,7 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
         return machine with
         {
             Users = left,
+            Containers = [.. machine.Containers.Where(c => !Steps.Contains(new StopContainer(c.Container)))],
             Modules = [.. machine.Modules.Select(m => freed.Contains(m.Name) && m.RefCount is not null ? m with { RefCount = m.Holders.Length } : m)],
             Gpus = [.. machine.Gpus.Select(g => Then(g, machine, left))],
         };

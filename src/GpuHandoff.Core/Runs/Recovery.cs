@@ -131,7 +131,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
 
     Answer Plan(Unfinished run, Target target)
     {
-        var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
+        var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), configs: false);
         var gpus = machine.Gpus.Where(g => run.Plan.Gpus.Contains(g.Address)).ToImmutableArray();
         return Planner.Plan(machine, new(target, gpus), policy);
     }

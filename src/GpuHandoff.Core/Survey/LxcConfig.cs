@@ -12,25 +12,34 @@ public static class LxcConfig
     static readonly TimeSpan _slowRead = TimeSpan.FromSeconds(5);
 
     /// <summary>Those that run. Which these are the kernel tells (PVE/LXC.pm: lxc.cgroup.dir.container), without any program.</summary>
-    public static ImmutableArray<RunningContainer> Running(IKernel kernel) =>
-    [
-        .. from id in kernel.List(new("/sys/fs/cgroup/lxc"))
-           where id.All(char.IsAsciiDigit)
-           select Parse(new(ContainerKind.Lxc, id), Config(id, kernel)),
-    ];
-
-    static string Config(string id, IKernel kernel)
+    /// <remarks>
+    /// The configs lie in pmxcfs, a process's file system (FUSE): it may hang, or have died (ENOTCONN), and no card is at
+    /// fault. One that keeps silent is not asked again, each question would cost the same time.
+    /// </remarks>
+    public static ImmutableArray<RunningContainer> Running(IKernel kernel)
     {
-        var file = new SysPath($"/etc/pve/lxc/{id}.conf");
-        try
+        var containers = ImmutableArray.CreateBuilder<RunningContainer>();
+        var answers = true;
+        foreach (var id in kernel.List(new("/sys/fs/cgroup/lxc")).Where(id => id.All(char.IsAsciiDigit)))
         {
-            return kernel.ReadSlow(file, _slowRead) ?? "";
+            var container = new Container(ContainerKind.Lxc, id);
+            var running = new RunningContainer(container, [], []) { IsKnown = false };
+            try
+            {
+                if (answers)
+                    running = Parse(container, kernel.ReadSlow(new($"/etc/pve/lxc/{id}.conf"), _slowRead) ?? "");
+            }
+            catch (KernelSilent)
+            {
+                answers = false;
+            }
+            catch (KernelRefused)
+            {
+                // It stays one that nobody knows.
+            }
+            containers.Add(running);
         }
-        catch (KernelSilent silent)
-        {
-            // No card is stuck, and none shall be marked: it is a file system of the cluster's, in a process (FUSE).
-            throw new KernelRefused(silent.Call, 0, "Proxmox's cluster file system does not answer: systemctl status pve-cluster tells more");
-        }
+        return containers.ToImmutable();
     }
 
     // arch: amd64

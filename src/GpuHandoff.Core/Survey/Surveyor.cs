@@ -108,7 +108,8 @@ public static class Surveyor
     /// <summary>Everything that a decision needs.</summary>
     /// <param name="target">What the machine is read for: asking modprobe what it would find is dear. Null: just to look.</param>
     /// <param name="wedges">Cards that may not be asked anything that could wait for their lock.</param>
-    public static Machine Survey(IKernel kernel, IEnumerable<Home> homes, Target? target, IEnumerable<Wedge>? wedges = null)
+    /// <param name="configs">Whether containers' configs count: they lie where a look may hang, and a recovery goes without.</param>
+    public static Machine Survey(IKernel kernel, IEnumerable<Home> homes, Target? target, IEnumerable<Wedge>? wedges = null, bool configs = true)
     {
         var boot = BootId(kernel);
         ImmutableArray<Wedge> stuck = [.. (wedges ?? []).Where(w => w.BootId == boot)];
@@ -147,13 +148,13 @@ public static class Surveyor
             var targets = HostUnits.Targets(gpus.Select(g => g.Address), kernel);
             machine = machine with { HostTargets = targets ?? [], SystemdIsSilent = targets is null };
         }
-        return target == Target.Vfio ? Explained(machine, kernel) : machine;
+        return target == Target.Vfio ? Explained(machine, configs, kernel) : machine;
     }
 
     /// <summary>What only those want to know who may have to stop users: who we are ourselves, and what interrupts without a user mean.</summary>
-    static Machine Explained(Machine machine, IKernel kernel)
+    static Machine Explained(Machine machine, bool configs, IKernel kernel)
     {
-        machine = machine with { Containers = LxcConfig.Running(kernel) };
+        machine = machine with { Containers = configs ? LxcConfig.Running(kernel) : [] };
         if (machine.Users is not [] || machine.Containers is not [] || machine.HostTargets.Any(t => t.IsActive))
         {
             machine = machine with

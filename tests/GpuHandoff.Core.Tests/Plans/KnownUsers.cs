@@ -101,17 +101,71 @@ public class KnownUsers
         kernel.Unit("training.service").State.ShouldBe("active");
     }
 
-    [Fact]
-    public void A_cluster_file_system_that_hangs_is_named_and_marks_no_card()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_cluster_file_system_that_does_not_answer_is_named_and_hinders_no_hand_over_that_needs_no_config(bool dead)
     {
-        var kernel = Hosts.LxcContainers();
-        kernel.ClusterHangs = true;
-        var desk = new Desk(kernel);
+        var desk = new Desk(Silent(Hosts.LxcByConfig(), dead));
+        var before = desk.Picture();
+        var began = desk.Kernel.Uptime;
 
-        Should.Throw<KernelRefused>(() => desk.HandOver(Target.Vfio)).Message.ShouldContain("pve-cluster");
+        var plan = desk.HandOver(Target.Vfio).ShouldBeOfType<Ending.Ran>().Plan;
 
-        kernel.Calls.ShouldBeEmpty();
+        plan.Notes.ShouldHaveSingleItem().ShouldContain("container 201, container 202, container 203 is not known");
+        plan.Notes[0].ShouldContain("pve-cluster");
+        (desk.Kernel.Uptime - began).ShouldBeLessThan(TimeSpan.FromSeconds(10), "one that keeps silent is asked once");
+        desk.HandOver(Target.Host).ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>();
+        desk.Picture().ShouldBe(before);
         desk.Ledger.Wedges().ShouldBeEmpty();
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Without_its_config_a_container_that_the_policy_would_act_on_is_a_refusal(bool dead)
+    {
+        var desk = new Desk(Silent(Hosts.LxcByConfig(), dead));
+        foreach (var users in (UsersPolicy[])
+            [_default with { Container = _default.Container.Add("201", Treatment.Restart) }, _default with { Container = _default.Container.Add("201", Treatment.Refuse) }])
+        {
+            var finding = desk.Refused(Target.Vfio, policy: With(users)).Findings.ShouldHaveSingleItem();
+            finding.What.ShouldContain("whether container 201 was given");
+            finding.Hint.ShouldContain("pve-cluster");
+        }
+        desk.Refused(Target.Vfio, policy: With(_default with { Containers = Treatment.Stop })).Findings.Length.ShouldBe(3);
+    }
+
+    [Fact]
+    public void A_container_of_the_list_and_one_that_shows_its_use_are_stopped_by_name_without_any_config()
+    {
+        var desk = new Desk(Silent(Hosts.LxcByConfig(), dead: true));
+        desk.Done(Target.Vfio, policy: With(_default with { Restarted = ["203"] }));
+        desk.Kernel.Container("203").IsRunning.ShouldBeFalse();
+        desk.Kernel.Container("201").IsRunning.ShouldBeTrue();
+
+        desk = new Desk(Silent(Hosts.LxcContainers(), dead: true));
+        desk.Done(Target.Vfio, policy: With(_default with { Container = _default.Container.Add("201", Treatment.Restart).Add("202", Treatment.Stop) }));
+        desk.Kernel.Container("201").IsRunning.ShouldBeFalse();
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_recovery_goes_without_configs(bool dead)
+    {
+        var desk = new Desk(Hosts.LxcByConfig());
+        var before = desk.Picture();
+        Everywhere.Mortal.DiesBefore(desk, "rmmod nvidia".Equals, desk.Running(Target.Vfio)).ShouldBeTrue();
+        _ = Silent(desk.Kernel, dead);
+        desk.Recover().ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>();
+        desk.Picture().ShouldBe(before);
+    }
+
+    static SimulatedKernel Silent(SimulatedKernel kernel, bool dead)
+    {
+        (kernel.ClusterHangs, kernel.ClusterIsDead) = (!dead, dead);
+        return kernel;
     }
 
     [Theory]
@@ -626,6 +680,18 @@ public class KnownUsers
         var plan = desk.Planned(Target.Vfio);
         plan.Notes.Where(note => note.Contains("by its config")).Select(note => note.Split(' ')[1]).ShouldBe(["201", "202"]);
         plan.Steps().ShouldAllBe(step => !(step is StopContainer));
+    }
+
+    [Fact]
+    public void A_container_that_is_refused_by_its_name_is_a_refusal_also_where_only_its_config_has_the_card()
+    {
+        var desk = new Desk(Hosts.LxcByConfig());
+        var finding = desk.Refused(Target.Vfio, policy: With(_default.Everybody() with { Container = _default.Container.Add("201", Treatment.Refuse) }))
+            .Findings.ShouldHaveSingleItem();
+        finding.What.ShouldContain("container 201");
+        finding.Evidence.ShouldHaveSingleItem().ShouldContain("users.container");
+        // It has no card: its name is no reason.
+        desk.Done(Target.Vfio, policy: With(_default with { Container = _default.Container.Add("203", Treatment.Refuse) }));
     }
 
     [Fact]

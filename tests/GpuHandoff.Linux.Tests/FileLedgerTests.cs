@@ -78,6 +78,25 @@ public sealed class FileLedgerTests : IDisposable
     }
 
     [Fact]
+    public void A_record_of_version_2_is_still_read_with_what_was_stopped_and_knows_no_console()
+    {
+        var ledger = new FileLedger(_folder["state"], _folder["run"]);
+        ledger.Keep(_home);
+        File.WriteAllText(
+            Directory.GetFiles(_folder["state"]).Single(),
+            """
+            {"bootId":"boot-1","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],
+             "modules":[],"nodes":[],"version":2,"stopped":[{"unit":"ollama.service","container":null,"persistence":null}]}
+            """);
+
+        var read = ledger.Homes().ShouldHaveSingleItem();
+
+        read.Stopped.ShouldBe([new(Unit: "ollama.service")]);
+        read.Console.ShouldBeNull();
+        read.Uuid.ShouldBeNull();
+    }
+
+    [Fact]
     public void A_record_of_version_1_is_still_read_and_knows_of_nothing_stopped()
     {
         var ledger = new FileLedger(_folder["state"], _folder["run"]);

@@ -29,7 +29,7 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
         {
             if (name.StartsWith(Card, StringComparison.Ordinal) && hand is not null && !HandHolds(PathOf(Call + name)))
             {
-                _ = Libc.Close(file);
+                Free(file);
                 return null;
             }
             return new Held(file, path);
@@ -59,7 +59,7 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
             throw Refused(path, Libc.LastError());
         var free = Flock(file, Libc.LockAlone | Libc.LockNow);
         var errno = Libc.LastError();
-        _ = Libc.Close(file);
+        Free(file);
         if (!free)
             return errno == Errno.TryAgain ? false : throw Refused(path, errno);
         hand!.Post($"lock {path}", kernel.Uptime, "hold", path);
@@ -111,6 +111,17 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
         return result == 0;
     }
 
+    /// <summary>Gives it back at once.</summary>
+    /// <remarks>
+    /// Not by closing alone: a lock belongs to the open file, which a child has, too, between fork and exec, and that
+    /// close-on-exec takes from it only then (flock(2)).
+    /// </remarks>
+    static void Free(int file)
+    {
+        _ = Flock(file, Libc.Unlock);
+        _ = Libc.Close(file);
+    }
+
     static LedgerRefused Refused(string path, int errno) => new($"{path} cannot be locked: {Errno.Say(errno)}", "look at /run: is it full, or read-only?");
 
     sealed class Held(int file, string path) : ILock
@@ -129,7 +140,7 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
         public void Dispose()
         {
             if (_open)
-                _ = Libc.Close(file);
+                Free(file);
             _open = false;
         }
     }

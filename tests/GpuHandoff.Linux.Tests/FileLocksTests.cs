@@ -1,3 +1,6 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
 using GpuHandoff.Runs;
 
 namespace GpuHandoff.Linux.Tests;
@@ -20,6 +23,20 @@ public sealed class FileLocksTests : IDisposable
             using var another = other.Try("gpu-0000:02:00.0", shared: false).ShouldNotBeNull("another card is another lock");
         }
         using var then = other.Try("gpu-0000:01:00.0", shared: false).ShouldNotBeNull();
+    }
+
+    [Fact]
+    public void A_lock_is_free_at_once_though_a_child_that_is_just_being_started_still_has_the_file()
+    {
+        var held = Locks().Try("modules", shared: false).ShouldNotBeNull();
+        var file = Directory.EnumerateFiles("/proc/self/fd").Single(it => File.ResolveLinkTarget(it, returnFinalTarget: false)?.FullName == _folder["run/lock-modules"]);
+        // What fork(2) gives the child until it calls execve(2): the same open file.
+        var childs = Duplicate(int.Parse(Path.GetFileName(file), CultureInfo.InvariantCulture));
+
+        held.Dispose();
+        Locks().Try("modules", shared: false).ShouldNotBeNull().Dispose();
+
+        using var _ = new SafeFileHandle(childs, ownsHandle: true);
     }
 
     [Fact]
@@ -63,6 +80,9 @@ public sealed class FileLocksTests : IDisposable
         using var held = Locks().Try("modules", shared: false);
         File.GetUnixFileMode(_folder["run"]).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
     }
+
+    [DllImport("libc", EntryPoint = "dup")]
+    static extern int Duplicate(int file);
 
     FileLocks Locks() => new(new LinuxKernel(hand: null), _folder["run"]);
 }

@@ -6,6 +6,7 @@ using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
+using GpuHandoff.Proxmox;
 using GpuHandoff.Simulation;
 using GpuHandoff.Survey;
 using GpuHandoff.Tests;
@@ -63,6 +64,13 @@ public class ReadingGarbage(ITestOutputHelper output)
         ["command line"] = ("python3\0-u\0/opt/train.py\0", text => ProcessFiles.Script("python3", ProcessFiles.Plain(text))),
         ["script"] = ("python3\0-u\0/opt/train.py\0", text => ProcessFiles.Script("python3", text)),
         ["maps"] = ("7f0c1c000000-7f0c1c021000 rw-s 00000000 00:06 512                        /dev/nvidia-uvm (deleted)", text => MappedFile.TryParse(text, out _)),
+        ["VM configuration"] = (
+            "#a comment\nhostpci0: 0000:05:00,pcie=1,x-vga=1\nhostpci1: mapping=gpu-pool,driver=keep\nlock: backup\n[PENDING]\nhostpci0: 06:00\n",
+            text => VmConfig.Parse(text).Devices.ToList().ForEach(d => d.WhyNoStart())),
+        ["mappings"] = (
+            "gpu-pool\n\tmap id=10de:2684,iommugroup=18,node=pve1,path=0000:05:00;0000:06:00.0\n\tmdev 0\n\n",
+            text => PciMappings.Find(text, "gpu-pool")),
+        ["reservations"] = ("0000:05:00.0 101 pid:4711\n0000:06:00.0 102 time:1765000000\n", text => Reservations.Parse(text)),
         ["home"] = (
             """{"bootId":"b","gpu":"0000:01:00.0","functions":[{"function":"0000:01:00.0","owner":{"driver":"nvidia","only":null}}],"modules":[{"name":"nvidia_drm","parameters":["modeset=Y"]}],"nodes":[{"path":"/dev/nvidia0","node":{"major":195,"minor":0,"mode":438,"owner":0,"group":44}}],"version":1}""",
             text => OrJsonException(() => JsonSerializer.Deserialize(Encoding.UTF8.GetBytes(text), Json.Default.Home))),

@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
-using Microsoft.Win32.SafeHandles;
 using GpuHandoff.Runs;
+using Microsoft.Win32.SafeHandles;
 
 namespace GpuHandoff.Linux.Tests;
 

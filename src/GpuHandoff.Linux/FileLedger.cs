@@ -3,6 +3,7 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using GpuHandoff.Formats;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
@@ -13,6 +14,7 @@ namespace GpuHandoff.Linux;
 /// The ledger as files of two folders that only root may enter. What is written is on disk before the call returns.
 /// <list type="bullet">
 /// <item><c>/var/lib/gpu-handoff/home-0000:05:00.0.json</c> for each card that is away;</item>
+/// <item><c>lease-0000:05:00.0.json</c> for each card that is lent to a VM;</item>
 /// <item><c>journal-0000:05:00.0</c> for the last run of each card, <c>….previous</c> for the one before;</item>
 /// <item><c>/run/gpu-handoff/wedged-0000:05:00.0.json</c> for a card with a call that never came back.</item>
 /// </list>
@@ -39,6 +41,16 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     }
 
     public void Forget(PciAddress gpu) => RootFolder.Delete(HomeOf(gpu));
+
+    public ImmutableArray<Lease> Leases() => [.. _lasting.Files("lease-*.json").Select(ReadLease)];
+
+    public void Lend(Lease lease)
+    {
+        _lasting.Make();
+        _lasting.Replace(LeaseOf(lease.Gpu), file => JsonSerializer.Serialize(file, lease, Json.Default.Lease));
+    }
+
+    public void EndLease(PciAddress gpu) => RootFolder.Delete(LeaseOf(gpu));
 
     public IJournal Open(Plan plan)
     {
@@ -101,6 +113,8 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     string HomeOf(PciAddress gpu) => Path.Combine(folder, $"home-{gpu}.json");
 
+    string LeaseOf(PciAddress gpu) => Path.Combine(folder, $"lease-{gpu}.json");
+
     string WedgeOf(PciAddress gpu) => Path.Combine(ofThisBoot, $"wedged-{gpu}.json");
 
     static long EndOfLastLine(FileStream file)
@@ -130,6 +144,16 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
                 Stopped = home.Stopped.IsDefault ? [] : home.Stopped,
                 Version = Home.Newest,
             };
+    }
+
+    static Lease ReadLease(string path)
+    {
+        const string what = "the record of whom a card is lent to";
+        const string without = "the card then no longer counts as lent: hand it back by hand when its VM is off";
+        var lease = Read(path, Json.Default.Lease, l => l.Version > Lease.Newest ? l.Version : null, Lease.Newest, what, without);
+        return lease.Functions.IsDefault
+            ? throw Unreadable(path, 1, what, "it is empty", without)
+            : lease with { Pinned = lease.Pinned.IsDefault ? [] : lease.Pinned };
     }
 
     static Wedge ReadWedge(string path)

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
@@ -11,6 +12,7 @@ public sealed class MemoryLedger : ILedger
 {
     readonly SortedDictionary<PciAddress, Home> homes = [];
     readonly SortedDictionary<PciAddress, Wedge> wedges = [];
+    readonly SortedDictionary<PciAddress, Lease> leases = [];
     readonly SortedDictionary<string, string> diaries = new(StringComparer.Ordinal);
 
     /// <summary>The text of each card's last run.</summary>
@@ -31,6 +33,20 @@ public sealed class MemoryLedger : ILedger
     {
         Before?.Invoke($"forget {gpu}");
         homes.Remove(gpu);
+    }
+
+    public ImmutableArray<Lease> Leases() => [.. leases.Values];
+
+    public void Lend(Lease lease)
+    {
+        Before?.Invoke($"lend {lease.Gpu}");
+        leases[lease.Gpu] = lease;
+    }
+
+    public void EndLease(PciAddress gpu)
+    {
+        Before?.Invoke($"end the lease of {gpu}");
+        leases.Remove(gpu);
     }
 
     public IJournal Open(Plan plan)

@@ -45,7 +45,7 @@ sealed class Desk(SimulatedKernel kernel)
         .Select(line => line.StartsWith("framebuffer", StringComparison.Ordinal) ? $"framebuffer {line.Split(' ', 3)[2]}" : line)
         .Order(StringComparer.Ordinal));
 
-    public Machine Survey(Target? target = null) => Surveyor.Survey(Kernel, Ledger.Homes(), target, Ledger.Wedges());
+    public Machine Survey(Target? target = null) => Surveyor.Survey(Kernel, Ledger.Homes(), target, Ledger.Wedges(), Ledger.Leases());
 
     /// <summary>One run as the command line makes it, from the choice of the card to the end.</summary>
     public Ending HandOver(Target target, string? gpu = null, Policy? policy = null, CancellationToken stop = default) =>

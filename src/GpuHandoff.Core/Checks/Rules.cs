@@ -8,6 +8,7 @@ public static class Rules
     public static ImmutableArray<Check> All { get; } =
     [
         GpuIsWedged.Check,
+        GpuIsLent.Check,
         IommuOff.Check,
         VfioMissing.Check,
         GroupIsShared.Check,

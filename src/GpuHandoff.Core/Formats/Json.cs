@@ -1,5 +1,6 @@
 using System.Text.Encodings.Web;
 using System.Text.Json.Serialization;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 
@@ -17,6 +18,8 @@ namespace GpuHandoff.Formats;
 [JsonSerializable(typeof(ConsoleHome))]
 [JsonSerializable(typeof(Machine))]
 [JsonSerializable(typeof(Wedge))]
+[JsonSerializable(typeof(Lease))]
+[JsonSerializable(typeof(Loan))]
 public sealed partial class Json : JsonSerializerContext
 {
     /// <summary>For eyes and scripts, not for web pages: an arrow stays an arrow.</summary>

@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.Text.Json.Serialization;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Goals;
@@ -17,4 +18,8 @@ public enum Target
 }
 
 /// <summary>What is wanted, of which cards.</summary>
-public sealed record Goal(Target Target, ImmutableArray<Gpu> Gpus);
+public sealed record Goal(Target Target, ImmutableArray<Gpu> Gpus)
+{
+    /// <summary>The VM that they are for, or come back from; null: a person asked.</summary>
+    public Guest? For { get; init; }
+}

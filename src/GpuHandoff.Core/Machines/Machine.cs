@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using System.Text.Json.Serialization;
+using GpuHandoff.Guests;
 
 namespace GpuHandoff.Machines;
 
@@ -82,6 +83,9 @@ public sealed record Machine(string BootId, string Release)
     /// <summary>Calls of this boot that never came back.</summary>
     public ImmutableArray<Wedge> Wedges { get; init; } = [];
 
+    /// <summary>Cards that are lent to VMs.</summary>
+    public ImmutableArray<Loan> Loans { get; init; } = [];
+
     /// <summary>The kernel in a sentence; a recording may lack its release.</summary>
     public string Kernel() => Release is "" ? "(release not known)" : Release;
 
@@ -91,6 +95,8 @@ public sealed record Machine(string BootId, string Release)
     public IEnumerable<Gpu> NvidiaGpus() => Gpus.Where(g => g.IsNvidia());
 
     public Home? HomeOf(Gpu gpu) => Homes.FirstOrDefault(h => h.Gpu == gpu.Address);
+
+    public Loan? LoanOf(Gpu gpu) => Loans.FirstOrDefault(l => l.Lease.Gpu == gpu.Address);
 
     public Wedge? WedgeOf(Gpu gpu) => Wedges.FirstOrDefault(w => w.Gpu.SharesSlotWith(gpu.Address));
 

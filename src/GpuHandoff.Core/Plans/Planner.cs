@@ -44,6 +44,10 @@ public static class Planner
         var wedged = goal.Gpus.Select(g => GpuIsWedged.Find(machine, g)).OfType<Finding>().ToImmutableArray();
         if (wedged is not [])
             return new Answer.Refused(Cannot(goal), wedged);
+        // Nor is a card that another VM has where it is wanted, though it looks so.
+        var lent = goal.Gpus.Select(g => GpuIsLent.Find(machine, g, goal)).OfType<Finding>().DistinctBy(f => f.What).ToImmutableArray();
+        if (lent is not [])
+            return new Answer.Refused(Cannot(goal), lent);
         var way = Way(machine, goal, policy);
         var stopping = Stopping.For(
             machine, goal, [.. goal.Gpus.Where(g => !IsMet(machine, g, goal, policy))], policy, way);

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 
@@ -13,6 +14,13 @@ public interface ILedger
     void Keep(Home home);
 
     void Forget(PciAddress gpu);
+
+    /// <summary>Every lease, of any boot.</summary>
+    ImmutableArray<Lease> Leases();
+
+    void Lend(Lease lease);
+
+    void EndLease(PciAddress gpu);
 
     /// <summary>A diary for this plan, in the place of the last one for its first card.</summary>
     IJournal Open(Plan plan);

@@ -1,3 +1,5 @@
+using System.Collections.Immutable;
+using GpuHandoff.Guests;
 using GpuHandoff.Plans;
 using GpuHandoff.Steps;
 
@@ -10,6 +12,11 @@ public interface IWitness
     void Waits(string what);
 
     void Begins(Plan plan);
+
+    /// <summary>Cards are lent to a VM from here on, and nothing has been done yet.</summary>
+    void Lends(ImmutableArray<Lease> leases)
+    {
+    }
 
     void PhaseBegins(Phase phase);
 

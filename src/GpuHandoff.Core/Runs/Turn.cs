@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using GpuHandoff.Checks;
 using GpuHandoff.Goals;
+using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
@@ -27,16 +28,89 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
             if (Wedged(gpus, target) is { } stuck)
                 return new Ending.Refused(stuck);
-            using var turn = new Holding(kernel, locks, witness, policy.Limits().Total, stop);
-            turn.Take(gpus.Concat(Touching(gpus).SelectMany(u => u.Plan.Gpus)));
-            if (turn.Refusal is null)
-                EndWhatDidNotEnd(gpus, turn, policy);
-            return Decide(target, gpus, policy, turn, stop);
+            return Take(new(target, gpus), policy, stop)!;
         }
         catch (KernelSilent silent)
         {
             return Unanswered(silent);
         }
+    }
+
+    /// <summary>Hands cards over to a VM that is about to start, and writes down that they are lent to it.</summary>
+    public Ending Lend(Guest guest, ImmutableArray<PciAddress> gpus, PolicySet policy, CancellationToken stop) =>
+        Guarded(new(Target.Vfio, gpus) { For = guest }, policy, stop)!;
+
+    /// <summary>
+    /// Takes back what was lent, as far as these very leases still hold: a VM that was started anew meanwhile keeps its cards.
+    /// Waits for a VM that has not let go yet.
+    /// </summary>
+    public ImmutableArray<Ending> TakeBack(ImmutableArray<Lease> leases, PolicySet policy, CancellationToken stop) =>
+    [
+        .. leases.Select(lease => Guarded(
+            new(Target.Host, [lease.Gpu]) { For = lease.Guest, Still = _ => lease.IsSameAs(LeaseOf(lease.Gpu)) }, policy, stop)).OfType<Ending>(),
+    ];
+
+    /// <summary>
+    /// Takes back what is lent to VMs that no longer have it and are not about to: the way home from every start that failed and
+    /// every end that nobody told us of. A card at which somebody is at work is left for the next time.
+    /// </summary>
+    public ImmutableArray<Ending> Reconcile(PolicySet policy, CancellationToken stop)
+    {
+        var boot = Surveyor.BootId(kernel);
+        foreach (var old in ledger.Leases().Where(l => l.BootId != boot))
+            ledger.EndLease(old.Gpu);
+        return
+        [
+            .. from lease in ledger.Leases()
+               let ending = Guarded(
+                   new(Target.Host, [lease.Gpu])
+                   {
+                       For = lease.Guest,
+                       Still = machine => machine.Loans.Any(l => l.Lease.IsSameAs(lease) && l.Tenancy == Tenancy.Gone),
+                       Waits = false,
+                   }, policy, stop)
+               where ending is not null
+               select ending,
+        ];
+    }
+
+    Lease? LeaseOf(PciAddress gpu) => ledger.Leases().FirstOrDefault(l => l.Gpu == gpu);
+
+    /// <summary>What is wanted of known cards.</summary>
+    sealed record Errand(Target Target, ImmutableArray<PciAddress> Gpus)
+    {
+        public Guest? For { get; init; }
+
+        /// <summary>Asked with the locks in hand: whether it is wanted still.</summary>
+        public Func<Machine, bool> Still { get; init; } = _ => true;
+
+        /// <summary>For locks, and for a VM to let go.</summary>
+        public bool Waits { get; init; } = true;
+    }
+
+    /// <summary>Null: it is not wanted any more, or somebody else is at work and it does not wait.</summary>
+    Ending? Guarded(Errand errand, PolicySet policy, CancellationToken stop)
+    {
+        try
+        {
+            return Wedged(errand.Gpus, errand.Target) is { } stuck ? new Ending.Refused(stuck) : Take(errand, policy, stop);
+        }
+        catch (KernelSilent silent)
+        {
+            return Unanswered(silent);
+        }
+    }
+
+    Ending? Take(Errand errand, PolicySet policy, CancellationToken stop)
+    {
+        var gpus = errand.Gpus;
+        using var turn = new Holding(kernel, locks, witness, errand.Waits ? policy.Limits().Total : TimeSpan.Zero, stop);
+        turn.Take(gpus.Concat(Touching(gpus).SelectMany(u => u.Plan.Gpus)));
+        if (turn.Refusal is not null && !errand.Waits)
+            return null;
+        if (turn.Refusal is null)
+            EndWhatDidNotEnd(gpus, turn, policy);
+        return Decide(errand, policy, turn, stop);
     }
 
     /// <summary>Ends every run of this boot that did not end itself, and drops what is left of earlier boots.</summary>
@@ -195,24 +269,27 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return new(unclear.What, [new("which-gpu", unclear.What, unclear.Evidence, unclear.Hint)]);
     }
 
-    Ending Decide(Target target, ImmutableArray<PciAddress> gpus, PolicySet policy, Holding turn, CancellationToken stop)
+    Ending? Decide(Errand errand, PolicySet policy, Holding turn, CancellationToken stop)
     {
-        var until = kernel.Uptime + policy.Everywhere().Patience;
+        var (target, gpus) = (errand.Target, errand.Gpus);
+        var until = kernel.Uptime + (errand.Waits ? policy.Everywhere().Patience : TimeSpan.Zero);
         var told = false;
         while (true)
         {
             using var modules = turn.TakeModules();
             if (modules is null)
-                return new Ending.Refused(turn.Refusal!);
-            var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
+                return errand.Waits ? new Ending.Refused(turn.Refusal!) : null;
+            var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), ledger.Leases());
+            if (!errand.Still(machine))
+                return null;
             if (policy.Strangers(machine) is not [])
                 machine = Surveyor.WithUuids(machine, kernel);
-            var goal = new Goal(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]);
+            var goal = new Goal(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]) { For = errand.For };
             switch (Planner.Plan(machine, goal, policy))
             {
                 case Answer.Planned { Plan: var plan } when ChangesModules(plan) ? modules.IsAlone() : modules.Share():
                     witness.Begins(plan);
-                    return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop));
+                    return new Ending.Ran(plan, Run(plan, goal, machine, policy, stop));
                 case Answer.Planned:
                     // Somebody else came in between: the plan may be out of date.
                     turn.WantsModulesAlone();
@@ -230,6 +307,60 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             kernel.Pause(_betweenLooks);
         }
     }
+
+    /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
+    Outcome Run(Plan plan, Goal goal, Machine machine, PolicySet policy, CancellationToken stop)
+    {
+        var before = goal.Gpus.Select(g => (Gpu: g.Address, Lease: LeaseOf(g.Address))).ToList();
+        if (goal is { Target: Target.Vfio, For: { } guest })
+        {
+            var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine)).ToImmutableArray();
+            foreach (var lease in leases)
+                ledger.Lend(lease);
+            witness.Lends(leases);
+        }
+        var outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+        switch (outcome)
+        {
+            case Outcome.Done when goal.Target == Target.Host:
+                foreach (var (gpu, _) in before.Where(b => b.Lease is not null))
+                    WriteDown(() => ledger.EndLease(gpu));
+                break;
+            // As before means here, too.
+            case Outcome.RolledBack when goal is { Target: Target.Vfio, For: not null }:
+                foreach (var (gpu, lease) in before)
+                    WriteDown(() => PutBack(gpu, lease));
+                break;
+        }
+        return outcome;
+    }
+
+    void PutBack(PciAddress gpu, Lease? before)
+    {
+        if (before is null)
+            ledger.EndLease(gpu);
+        else
+            ledger.Lend(before);
+    }
+
+    /// <summary>A lease that is left over does no harm: the next look finds that nobody has the card.</summary>
+    void WriteDown(Action write)
+    {
+        try
+        {
+            write();
+        }
+        catch (LedgerRefused refused)
+        {
+            witness.Warns($"{refused.Message}; {refused.Hint}");
+        }
+    }
+
+    Lease LeaseFor(Guest guest, Gpu gpu, Plan plan, Machine machine) => new(
+        machine.BootId, gpu.Address, guest,
+        (plan.Keep.FirstOrDefault(h => h.Gpu == gpu.Address) ?? machine.HomeOf(gpu))?.Functions
+            ?? [.. gpu.Functions.Where(f => !f.Class.IsBridge()).Select(f => new FunctionHome(f.Address, f.Owner))],
+        kernel.Uptime);
 
     static bool ChangesModules(Plan plan) =>
         plan.Steps().Any(s => s is LoadModule or UnloadModule or LoadDriver or UnloadDriver or RemoveNodes or MakeNodes);

@@ -2,6 +2,7 @@ using System.Collections.Immutable;
 using System.Globalization;
 using GpuHandoff.Checks;
 using GpuHandoff.Goals;
+using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 
@@ -108,8 +109,10 @@ public static class Surveyor
     /// <summary>Everything that a decision needs.</summary>
     /// <param name="target">What the machine is read for: asking modprobe what it would find is dear. Null: just to look.</param>
     /// <param name="wedges">Cards that may not be asked anything that could wait for their lock.</param>
+    /// <param name="leases">Cards that are lent: how it stands with their VMs is looked up.</param>
     /// <param name="configs">Whether containers' configs count: they lie where a look may hang, and a recovery goes without.</param>
-    public static Machine Survey(IKernel kernel, IEnumerable<Home> homes, Target? target, IEnumerable<Wedge>? wedges = null, bool configs = true)
+    public static Machine Survey(
+        IKernel kernel, IEnumerable<Home> homes, Target? target, IEnumerable<Wedge>? wedges = null, IEnumerable<Lease>? leases = null, bool configs = true)
     {
         var boot = BootId(kernel);
         ImmutableArray<Wedge> stuck = [.. (wedges ?? []).Where(w => w.BootId == boot)];
@@ -143,6 +146,7 @@ public static class Surveyor
         machine = machine with { Gpus = gpus, Loadable = [.. Wanted(gpus, drivers, modules, remembered, target).Where(kernel.CanLoad)] };
         machine = Displays.Add(machine, kernel);
         machine = Holders.AreDue(machine) ? Holders.Find(machine, kernel) : machine;
+        machine = machine with { Loans = [.. (leases ?? []).Where(l => l.BootId == boot).Select(l => Tenants.Of(l, machine, kernel))] };
         if (target is not null)
         {
             var targets = HostUnits.Targets(gpus.Select(g => g.Address), kernel);

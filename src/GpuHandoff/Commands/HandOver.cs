@@ -62,7 +62,7 @@ static class HandOver
         if (Policies.For(wish, target) is not { } policy)
             return ExitCode.Refused;
         var (kernel, ledger) = (Place.ToLookAt(wish.Root), Place.Ledger(wish.Root));
-        var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges());
+        var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), ledger.Leases());
         if (policy.Strangers(machine) is not [])
             machine = Surveyor.WithUuids(machine, kernel);
         switch (Selection.Of(machine, wish.Gpu))

@@ -1,0 +1,53 @@
+using System.Collections.Immutable;
+using System.Text.Json.Serialization;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Guests;
+
+/// <summary>A process that cannot be mistaken for a later one with its PID.</summary>
+/// <param name="Started">When it began, in clock ticks since boot (/proc/PID/stat, field 22).</param>
+public sealed record QemuProcess(int Pid, ulong Started);
+
+/// <summary>
+/// A GPU that is lent to a VM: on disk before the first step of the hand-over, gone after the last one of the way back.
+/// Whatever happens in between, it tells whose the card is, and a hook that comes late what was taken for it.
+/// </summary>
+/// <param name="Functions">What left the host for the VM, with the owner that each had before.</param>
+/// <param name="Since">Time since boot (CLOCK_BOOTTIME): a lease ends with the boot as every binding does.</param>
+public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, ImmutableArray<FunctionHome> Functions, TimeSpan Since)
+{
+    public const int Newest = 1;
+
+    /// <summary>The record's format, so that a later program can tell what it reads.</summary>
+    public int Version { get; init; } = Newest;
+
+    /// <summary>Known from the moment on when the VM runs.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public QemuProcess? Qemu { get; init; }
+
+    /// <summary>What was pinned where when the VM began to run, in words; empty: nothing.</summary>
+    public ImmutableArray<string> Pinned { get; init; } = [];
+
+    /// <summary>The same loan: a VM that was started anew has another one.</summary>
+    public bool IsSameAs(Lease? other) => other is not null && BootId == other.BootId && Gpu == other.Gpu && Guest == other.Guest && Since == other.Since;
+}
+
+/// <summary>How it stands with a VM that a GPU is lent to.</summary>
+public enum Tenancy
+{
+    /// <summary>Its manager is at work on it: it starts or stops.</summary>
+    InMotion,
+
+    /// <summary>Its QEMU lives, or somebody has the card's IOMMU group open.</summary>
+    Running,
+
+    /// <summary>Nobody has the card, and nobody is about to.</summary>
+    Gone,
+}
+
+/// <summary>A lease and what the host says of its VM.</summary>
+/// <param name="Evidence">Why we think so: <c>QEMU runs as process 4711</c>.</param>
+public sealed record Loan(Lease Lease, Tenancy Tenancy, string Evidence)
+{
+    public override string ToString() => $"{Lease.Guest}: {Evidence}";
+}

@@ -15,7 +15,7 @@ static class Tool
     public static (int Exit, string Out, string Err) Run((string Name, string Value) variable, params string[] arguments) =>
         Run(variable, [], arguments);
 
-    /// <param name="input">What it reads from its stdin, which then ends.</param>
+    /// <summary>With something to read on its stdin, which then ends.</summary>
     public static (int Exit, string Out, string Err) Run((string Name, string Value) variable, byte[] input, string[] arguments)
     {
         var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"), arguments)

@@ -1,6 +1,5 @@
 using System.Text;
 using GpuHandoff.Goals;
-using GpuHandoff.Kernel;
 using GpuHandoff.Libvirt;
 using GpuHandoff.Linux;
 using GpuHandoff.Runs;

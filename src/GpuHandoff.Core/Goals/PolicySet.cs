@@ -6,6 +6,10 @@ namespace GpuHandoff.Goals;
 /// <summary>A value that holds for one card.</summary>
 public sealed record CardSetting(CardName Card, Setting Setting);
 
+/// <summary>A value that holds for one VM.</summary>
+/// <param name="Vm">Proxmox's number.</param>
+public sealed record VmSetting(string Vm, Setting Setting);
+
 /// <summary>A key with the value that holds, and where it comes from.</summary>
 public sealed record Effective(string Key, string Value, Origin From);
 
@@ -24,10 +28,20 @@ public sealed record PolicySet
 
     public ImmutableArray<CardSetting> Cards { get; init; } = [];
 
+    public ImmutableArray<VmSetting> Vms { get; init; } = [];
+
     /// <summary>Of the command line: above all files, for every card.</summary>
     public ImmutableArray<Setting> Flags { get; init; } = [];
 
     public static implicit operator PolicySet(Policy policy) => new() { Base = policy };
+
+    /// <summary>What holds for one VM's start and end.</summary>
+    public PolicySet OfVm(string vm) => Vms.Any(v => v.Vm == vm)
+        ? this with { Files = [.. Files, .. Vms.Where(v => v.Vm == vm).Select(v => v.Setting)] }
+        : this;
+
+    /// <summary>The same with one more value, above all that was said.</summary>
+    public PolicySet Over(string key, string from, Func<Policy, Policy> lay) => this with { Flags = [.. Flags, new(key, new(from, 0), lay)] };
 
     public Limits Limits() => Everywhere().Limits;
 

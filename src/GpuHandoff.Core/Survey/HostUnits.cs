@@ -38,6 +38,20 @@ static class HostUnits
         return targets.ToImmutable();
     }
 
+    /// <summary>The host is on its way down; where systemd does not tell, it is not.</summary>
+    /// <remarks>systemctl(1), is-system-running: "stopping" as soon as a job for shutdown.target is queued.</remarks>
+    public static bool IsStopping(IKernel kernel)
+    {
+        try
+        {
+            return kernel.RunProgram(Programs.Systemctl, ["is-system-running"], Limits.Default.Program).Output.Trim() == "stopping";
+        }
+        catch (Exception e) when (e is KernelRefused or KernelSilent)
+        {
+            return false;
+        }
+    }
+
     /// <summary>The unit that display-manager.service stands for, where it is active.</summary>
     public static string? ActiveDisplayManager(IKernel kernel) =>
         Ask(["show", "--property=Id,ActiveState", "--", DisplayManager], kernel) is [var unit] && IsActive(unit)

@@ -32,11 +32,11 @@ public static class CpuList
         return cpus.ToImmutable();
     }
 
-    /// <summary>In the order of their numbers, ranges drawn together.</summary>
+    /// <summary>In the order in which they come, ranges drawn together.</summary>
     public static string Say(IEnumerable<int> cpus)
     {
         var ranges = new List<(int First, int Last)>();
-        foreach (var cpu in cpus.Order())
+        foreach (var cpu in cpus)
         {
             if (ranges.Count > 0 && ranges[^1].Last == cpu - 1)
                 ranges[^1] = (ranges[^1].First, cpu);

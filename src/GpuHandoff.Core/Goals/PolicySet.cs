@@ -75,6 +75,20 @@ public sealed record PolicySet
         ];
     }
 
+    /// <summary>What the files say of one VM, and who said so.</summary>
+    public ImmutableArray<Effective> Effective(string vm)
+    {
+        var said = OfVm(vm);
+        var policy = said.Everywhere();
+        return
+        [
+            .. from key in PolicyKey.All
+               let last = said.Vms.LastOrDefault(v => v.Vm == vm && v.Setting.Key == key.Name)
+               where last is not null
+               select new Effective(key.Name, key.Write(policy), last.Setting.From),
+        ];
+    }
+
     /// <summary>What holds for a card otherwise than for all, or by another word.</summary>
     public ImmutableArray<Effective> Differing(Gpu gpu, Machine machine) => [.. Effective(gpu, machine).Except(Effective(null, machine))];
 

@@ -69,11 +69,28 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         var leases = errand.Leases;
         if (reserved.Count > 0)
             leases = Chosen(errand.Guest, vm, leases, reserved, said, stop);
-        ImmutableArray<string> pinned = [];
+        var pinned = Pin(vm, qemu, said.OfVm(errand.Guest.Id).Everywhere().Pin);
         foreach (var lease in leases)
         {
             if (!turn.Amend(lease, l => l with { Qemu = qemu ?? l.Qemu, Pinned = pinned }, stop))
                 witness.Warns($"{lease.Gpu} is no longer lent to {errand.Guest}");
+        }
+    }
+
+    ImmutableArray<string> Pin(int vm, QemuProcess? qemu, Pinning wanted)
+    {
+        if (wanted.IsNone())
+            return [];
+        try
+        {
+            var pinned = new Pinner(kernel).Run(vm, qemu ?? throw new NotPinned("its QEMU is not to be found"), wanted);
+            witness.Tells($"pinned: {string.Join(", ", pinned)}");
+            return pinned;
+        }
+        catch (NotPinned not)
+        {
+            witness.Warns($"no thread is pinned: {not.Message}");
+            return [];
         }
     }
 

@@ -23,7 +23,7 @@ static class Claims
     /// <remarks>PVE/QemuServer/PCI.pm:reserve_pci_usage.</remarks>
     public static bool IsLive(Reservation reservation, IKernel kernel) => reservation.Pid is { } pid
         ? RunningVm.Of(reservation.Vm, kernel)?.Pid == pid
-        : reservation.Until is { } until && WallClock.Now(kernel) is { } now && until > now;
+        : reservation.Until is { } until && WallClock.Now(kernel) is { } now && until > now.ToUnixTimeSeconds();
 
     /// <summary><c>VM 102 (games)</c>, as a person knows it.</summary>
     public static string Name(int vm, ProxmoxNode node)

@@ -105,7 +105,7 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
             return [];
         }
         // Drivers that come up only to go down again gain nothing, and one that hangs then keeps the host from going down.
-        if (HostUnits.IsStopping(kernel))
+        if (HostUnits.HostIsStopping(kernel))
         {
             witness.Tells($"the host is shutting down: {cards} stays on {Owner.Vfio}, and no driver is loaded any more");
             return [];

@@ -17,18 +17,11 @@ public static class RunningVm
         var id = vm.ToString(CultureInfo.InvariantCulture);
         return int.TryParse(kernel.Read(Folder / $"{id}.pid")?.Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out var pid)
             && ProcessStat.Of(pid, kernel) is { } stat && !stat.HasEnded()
-            && Names((kernel.Read(Sys.Proc / pid.ToString(CultureInfo.InvariantCulture) / "cmdline") ?? "").Split('\0'), $"/qemu-server/{id}.pid")
+            && Tenants.IsQemuOf(HookErrand.GuestOf(vm), (kernel.Read(Sys.Proc / pid.ToString(CultureInfo.InvariantCulture) / "cmdline") ?? "").Split('\0'))
                 ? new(pid, stat.Started)
                 : null;
     }
 
     /// <summary>It is about to come back: Proxmox stops it only to start it anew (qemu-server, PVE/QemuServer.pm:vm_reboot).</summary>
     public static bool Reboots(int vm, IKernel kernel) => kernel.Exists(Folder / $"{vm.ToString(CultureInfo.InvariantCulture)}.reboot");
-
-    // /run may be written as /var/run, which is a link to it.
-    static bool Names(string[] words, string pidFile)
-    {
-        var option = Array.FindIndex(words, word => word is "-pidfile" or "--pidfile");
-        return option >= 0 && option + 1 < words.Length && words[option + 1].EndsWith(pidFile, StringComparison.Ordinal);
-    }
 }

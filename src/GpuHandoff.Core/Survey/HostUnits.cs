@@ -38,15 +38,15 @@ static class HostUnits
         return targets.ToImmutable();
     }
 
-    /// <summary>The host is on its way down; where systemd does not tell, it is not.</summary>
-    /// <remarks>systemctl(1), is-system-running: "stopping" as soon as a job for shutdown.target is queued.</remarks>
-    public static bool IsStopping(IKernel kernel)
+    /// <summary>Whether the host is going down; no where systemd does not say so.</summary>
+    public static bool HostIsStopping(IKernel kernel)
     {
         try
         {
+            // systemctl(1): 0 for "running" alone; what it says counts.
             return kernel.RunProgram(Programs.Systemctl, ["is-system-running"], Limits.Default.Program).Output.Trim() == "stopping";
         }
-        catch (Exception e) when (e is KernelRefused or KernelSilent)
+        catch (KernelRefused)
         {
             return false;
         }

@@ -355,6 +355,10 @@ public sealed partial class SimulatedKernel
         public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
         public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
 
+        public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => kernel.Converse(socket, text, isAll, budget);
+
+        public void SetAffinity(int thread, IReadOnlyList<int> processors) => Quietly(() => kernel.SetAffinity(thread, processors));
+
         public void Signal(int pid, ulong startedAt, ProcessSignal signal) => Quietly(() => kernel.Signal(pid, startedAt, signal));
 
         public ProgramResult RunProgram(

@@ -5,8 +5,8 @@ namespace GpuHandoff.Lab.Tests;
 /// home, modules and drivers are as before, vfio-pci's new_id is empty, and no lease, journal or reservation is left.
 /// </summary>
 [Trait("Category", "Lab")]
-[Collection(ProxmoxNode.Collection)]
-public sealed class ProxmoxLifeCycles(ProxmoxNode node)
+[Collection(LabNode.Collection)]
+public sealed class ProxmoxLifeCycles(LabNode node)
 {
     Host Host => node.Host;
 
@@ -23,10 +23,10 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
         {
             if (way == "legacy clean-up")
                 Vm.Run("touch /run/qemu-server/force-legacy-cleanup").Ok();
-            node.Define(101, "name: gaming", ProxmoxNode.Passes(First, more: more));
+            node.Define(101, "name: gaming", LabNode.Passes(First, more: more));
             var started = node.Qm("start 101");
-            node.Drivers(First).ShouldBe(ProxmoxNode.Away);
-            node.Drivers(Second).ShouldBe(ProxmoxNode.Home);
+            node.Drivers(First).ShouldBe(LabNode.Away);
+            node.Drivers(Second).ShouldBe(LabNode.Home);
             node.Hooks(101).ShouldEndWith("pre-start post-start");
             OpensGroup(node.Pid(101)).ShouldBeTrue("QEMU has the group open");
             var leases = node.Leases();
@@ -48,7 +48,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     [LabFact]
     public void A_start_that_fails_after_the_hook_brings_no_other_hook_and_the_gpu_comes_home_all_the_same() => node.Case(() =>
     {
-        node.Define(101, ProxmoxNode.Passes(First), "args: -no-such-option");
+        node.Define(101, LabNode.Passes(First), "args: -no-such-option");
         var log = node.QmFails("start 101");
         log.ShouldContain("QEMU exited with code 1");
         node.Hooks(101).ShouldBe("pre-start");
@@ -63,21 +63,21 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     [LabFact]
     public void A_guest_that_powers_itself_off_gives_the_gpu_back_once_however_late_and_often_post_stop_comes() => node.Case(() =>
     {
-        node.Define(101, ProxmoxNode.Passes(First));
+        node.Define(101, LabNode.Passes(First));
         node.Qm("start 101");
         node.WaitForGuest(101);
         // qmeventd is held: QEMU stays as it is, with the card, until somebody tells it to quit.
         Vm.Run("pkill -STOP -f '[q]m qmeventd'").Ok();
         node.PowerOffInside(101);
         Thread.Sleep(TimeSpan.FromSeconds(3));
-        node.Drivers(First).ShouldBe(ProxmoxNode.Away);
+        node.Drivers(First).ShouldBe(LabNode.Away);
         Vm.Run("pkill -CONT -f '[q]m qmeventd'").Ok();
         node.ComesHome(First);
         Settled(101);
         node.Hooks(101).ShouldBe("pre-start post-start post-stop");
 
         Vm.Run("qm exec-hookscript 101 post-stop").Ok();
-        node.Drivers(First).ShouldBe(ProxmoxNode.Home);
+        node.Drivers(First).ShouldBe(LabNode.Home);
     });
 
     [LabFact]
@@ -85,7 +85,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     {
         foreach (var hasPostStop in new[] { true, false })
         {
-            node.Define(101, ProxmoxNode.Passes(First));
+            node.Define(101, LabNode.Passes(First));
             node.Qm("start 101");
             if (!hasPostStop)
                 Vm.Run("systemctl stop qmeventd").Ok();
@@ -110,32 +110,43 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     });
 
     [LabFact]
-    public void A_reboot_keeps_the_gpu_on_its_way_and_what_follows_is_in_order() => node.Case(() =>
+    public void A_reboot_keeps_the_gpu_on_its_way_or_returns_it_in_between_and_all_is_in_order() => node.Case(() =>
     {
-        node.Define(101, ProxmoxNode.Passes(First));
-        node.Qm("start 101");
-        node.WaitForGuest(101);
-        var before = node.Pid(101);
-        First.Functions[0].Log.ToString().ShouldNotBeNull();
-        node.Qm("reboot 101");
-        Vm.Run($"""
-            for i in $(seq 300); do p=$(cat /run/qemu-server/101.pid 2> /dev/null) && [ "$p" != {before} -a -e /run/qemu-server/101.cleanup ] && exit; sleep 0.1; done
-            exit 1
-            """).Ok();
-        node.Drivers(First).ShouldBe(ProxmoxNode.Away);
-        // post-start of the second life.
-        Vm.Run("for i in $(seq 100); do [ $(grep -c post-start /run/lab-pve/hooks) = 2 ] && exit; sleep 0.1; done; exit 1").Ok();
-        node.Hooks(101).ShouldBe("pre-start post-start pre-stop post-stop pre-start post-start");
-        KernelLog().ShouldNotContain("nvidia: probe", Case.Insensitive);
-        node.Qm("stop 101");
-        node.ComesHome(First);
+        foreach (var returns in new[] { false, true })
+        {
+            node.Policy(returns ? "reboot: return" : "reboot: keep");
+            node.Define(101, LabNode.Passes(First));
+            node.Qm("start 101");
+            node.WaitForGuest(101);
+            var pid = node.Pid(101);
+            var looks = Vm.Start($"""
+                rm -f /run/lab-pve/enough
+                while [ ! -e /run/lab-pve/enough ]; do [ -e /sys/bus/pci/drivers/vfio-pci/{First.Address} ] || echo gone; sleep 0.05; done
+                """);
+            node.Qm("reboot 101");
+            Vm.Run($$"""
+                for i in $(seq 300); do
+                    [ $(grep -c post-start /run/lab-pve/hooks) != 2 -o "$(cat /run/qemu-server/101.pid 2> /dev/null)" = {{pid}} ] || exit 0
+                    sleep 0.1
+                done
+                exit 1
+                """).Ok();
+            Vm.Run("touch /run/lab-pve/enough").Ok();
+            looks.Wait(TimeSpan.FromSeconds(30)).Text.Contains("gone", StringComparison.Ordinal).ShouldBe(returns);
+            node.Drivers(First).ShouldBe(LabNode.Away);
+            node.Hooks(101).ShouldBe("pre-start post-start pre-stop post-stop pre-start post-start");
+            node.Qm("stop 101");
+            node.ComesHome(First);
+            Settled(101);
+            Vm.Run("rm /run/lab-pve/hooks").Ok();
+        }
     });
 
     [LabFact]
     public void A_quick_start_after_a_stop_keeps_its_gpu_though_the_old_post_stop_comes_late_or_never() => node.Case(() =>
     {
         Vm.Run("touch /run/qemu-server/force-legacy-cleanup").Ok();
-        node.Define(101, ProxmoxNode.Passes(First));
+        node.Define(101, LabNode.Passes(First));
         node.Qm("start 101");
         Vm.Run("pkill -STOP -f '[q]m qmeventd'").Ok();
         node.Qm("stop 101");
@@ -157,7 +168,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     public void A_shutdown_that_times_out_leaves_vm_and_gpu_alone() => node.Case(() =>
     {
         // Nobody listens to the power button.
-        node.Define(101, ProxmoxNode.Passes(First), "ide0: none");
+        node.Define(101, LabNode.Passes(First), "ide0: none");
         node.Qm("start 101");
         var pid = node.Pid(101);
         node.QmFails("shutdown 101 --timeout 2").ShouldContain("got timeout");
@@ -171,8 +182,8 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     [LabFact]
     public void Post_stop_that_comes_while_qemu_still_has_the_gpu_waits_and_tells_and_unbinds_nothing() => node.Case(() =>
     {
-        node.Define(101, ProxmoxNode.Passes(First));
-        node.Policy("limits:\n  wait: 3 s");
+        node.Define(101, LabNode.Passes(First));
+        node.Policy("wait: 3");
         node.Qm("start 101");
         var pid = node.Pid(101);
         Vm.Run($"kill -STOP {pid}").Ok();
@@ -180,7 +191,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
         stopped.ToString().ShouldContain("terminating now with SIGKILL");
         stopped.ToString().ShouldContain(pid);
         node.Hooks(101).ShouldBe("pre-start post-start pre-stop post-stop!");
-        node.Drivers(First).ShouldBe(ProxmoxNode.Away);
+        node.Drivers(First).ShouldBe(LabNode.Away);
         Vm.Run("test ! -e /run/qemu-server/101.pid").Ok();
         // Proxmox is done with it, and nobody is told when it is gone at last.
         Vm.Run($"kill -KILL {pid}; kill -CONT {pid}");
@@ -195,17 +206,17 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     [LabFact]
     public void What_comes_home_is_what_this_run_took_and_not_what_the_config_says_by_then() => node.Case(() =>
     {
-        node.Define(101, ProxmoxNode.Passes(First));
+        node.Define(101, LabNode.Passes(First));
         node.Qm("start 101");
         node.Qm($"set 101 --hostpci0 {Second.Address.Slot}");
         Vm.Run("grep -A2 PENDING /etc/pve/qemu-server/101.conf").Ok().Text.ShouldContain(Second.Address.Slot);
         node.Qm("stop 101");
         Vm.Run("cat /etc/pve/qemu-server/101.conf").Text.ShouldContain($"hostpci0: {Second.Address.Slot}");
         node.ComesHome(First);
-        node.Drivers(Second).ShouldBe(ProxmoxNode.Home);
+        node.Drivers(Second).ShouldBe(LabNode.Home);
 
         node.Qm("start 101");
-        (node.Drivers(First), node.Drivers(Second)).ShouldBe((ProxmoxNode.Home, ProxmoxNode.Away));
+        (node.Drivers(First), node.Drivers(Second)).ShouldBe((LabNode.Home, LabNode.Away));
         node.Qm("stop 101");
         node.ComesHome(Second);
     });
@@ -215,8 +226,8 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     {
         foreach (var (has, wants) in new[] { (101, 102), (102, 101) })
         {
-            node.Define(101, "name: gaming", ProxmoxNode.Passes(First));
-            node.Define(102, "name: films", ProxmoxNode.Passes(First));
+            node.Define(101, "name: gaming", LabNode.Passes(First));
+            node.Define(102, "name: films", LabNode.Passes(First));
             node.Qm($"start {has}");
             var pid = node.Pid(has);
             var refused = Vm.Run($"qm start {wants}");
@@ -233,29 +244,52 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     });
 
     [LabFact]
+    public void A_backup_of_a_stopped_vm_gets_the_gpu_if_it_is_free_and_stops_nobody_unless_the_policy_says_so() => node.CaseOfUsers(() =>
+    {
+        node.Define(101, LabNode.Passes(First));
+        node.Qm("vzdump 101");
+        node.Hooks(101).ShouldBe("pre-start post-start pre-stop post-stop");
+        node.ComesHome(First);
+
+        Vm.Run("pct start 107").Ok();
+        var before = Host.Record();
+        before.ShouldContain("of /lxc/107/ns has 195:0");
+        foreach (var (policy, why) in new[]
+        {
+            ("", "107"), ("backup: always", "107"), ("backup: refuse", "backup: refuse"),
+        })
+        {
+            node.Policy($"{policy}\nusers:\n  containers: restart");
+            var log = node.QmFails("vzdump 101");
+            log.ShouldContain(why);
+            log.ShouldContain("Backup of VM 101 failed");
+            Host.Record().ShouldBe(before);
+        }
+
+        node.Policy("backup: always\nbackup-containers: true\nusers:\n  containers: restart");
+        var looks = Vm.Start("for i in $(seq 200); do [ -e /sys/fs/cgroup/lxc/107 ] || { echo stopped; exit; }; sleep 0.1; done");
+        node.Qm("vzdump 101");
+        looks.Wait(TimeSpan.FromSeconds(60)).Text.ShouldBe("stopped");
+        node.ComesHome(First);
+        Host.Record().ShouldBe(before);
+    });
+
+    [LabFact]
     public void Of_two_mapped_gpus_each_vm_gets_one_and_a_third_vm_none() => node.Case(() =>
     {
-        Vm.Run($"""
-            cat > /etc/pve/mapping/pci.cfg << END
-            gpu-pool
-            	description two cards
-            	map id=10de:2684,node=lab,path={First.Address.Slot}
-            	map id=10de:2684,node=other,path=0000:81:00
-            	map id=10de:2684,node=lab,path={Second.Address.Slot}
-            END
-            """).Ok();
+        node.Map("gpu-pool", First, Second);
         foreach (var id in new[] { 101, 102, 103 })
             node.Define(id, "hostpci0: mapping=gpu-pool");
         node.Qm("start 101");
-        (node.Drivers(First), node.Drivers(Second)).ShouldBe((ProxmoxNode.Away, ProxmoxNode.Home));
+        (node.Drivers(First), node.Drivers(Second)).ShouldBe((LabNode.Away, LabNode.Home));
         var pid = node.Pid(101);
         node.Qm("start 102");
-        node.Drivers(Second).ShouldBe(ProxmoxNode.Away);
+        node.Drivers(Second).ShouldBe(LabNode.Away);
         node.QmFails("start 103").ShouldContain("pre-start");
         Undisturbed(101, pid, First);
         node.Qm("stop 101");
         node.ComesHome(First);
-        node.Drivers(Second).ShouldBe(ProxmoxNode.Away);
+        node.Drivers(Second).ShouldBe(LabNode.Away);
         node.Qm("stop 102");
         node.ComesHome(Second);
     });
@@ -271,7 +305,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
         node.HookTook(101, "pre-start").ShouldBeLessThan(TimeSpan.FromSeconds(1));
         foreach (var phase in new[] { "pre-start", "post-start", "pre-stop", "post-stop" })
             Vm.Run($"qm exec-hookscript 107 {phase}").Ok();
-        node.Define(102, "template: 1", ProxmoxNode.Passes(First));
+        node.Define(102, "template: 1", LabNode.Passes(First));
         Vm.Run("qm exec-hookscript 102 pre-start").Ok();
         Host.Picture().ShouldBe(before);
         Vm.Run("ls /var/lib/gpu-handoff").Text.ShouldNotContain("lease");
@@ -280,7 +314,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     [LabFact]
     public void The_source_of_a_live_migration_hears_of_no_hook_and_has_its_gpu_back() => node.Case(() =>
     {
-        node.Define(101, ProxmoxNode.Passes(First));
+        node.Define(101, LabNode.Passes(First));
         node.Qm("start 101");
         node.Qm("migrate 101 other");
         node.Hooks(101).ShouldBe("pre-start post-start");
@@ -296,7 +330,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
         {
             foreach (var delay in new[] { "0.2", "0.5", "1.0" })
             {
-                node.Define(101, ProxmoxNode.Passes(First));
+                node.Define(101, LabNode.Passes(First));
                 Vm.Run($"qm start 101 & sleep {delay}; {end}; wait");
                 GivesBack(101);
             }
@@ -308,7 +342,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     {
         foreach (var button in new[] { false, true })
         {
-            node.Define(101, ProxmoxNode.Passes(First));
+            node.Define(101, LabNode.Passes(First));
             Knob("remove_hang", 3);
             var end = button ? "qm stop-task 101" : "kill -TERM $(cat /run/lab-pve/101.task)";
             var ended = Vm.Run($"qm start 101 & sleep 1.5; {end}; wait $!");
@@ -329,7 +363,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
     {
         foreach (var end in new[] { "kill -TERM $(cat /run/lab-pve/101.task)", "qm stop-task 101" })
         {
-            node.Define(101, ProxmoxNode.Passes(First));
+            node.Define(101, LabNode.Passes(First));
             node.Qm("start 101");
             Knob("probe_delay_ms", 3000);
             Vm.Run($"qm stop 101 & sleep 1.5; {end}; wait");
@@ -359,7 +393,7 @@ public sealed class ProxmoxLifeCycles(ProxmoxNode node)
         node.Status(id).ShouldBe("status: running");
         Vm.Run($"qm monitor {id} query-status").Ok().Text.ShouldContain("\"running\"");
         OpensGroup(pid).ShouldBeTrue("QEMU has the group open");
-        node.Drivers(gpu).ShouldBe(ProxmoxNode.Away);
+        node.Drivers(gpu).ShouldBe(LabNode.Away);
     }
 
     /// <summary>Until Proxmox is done with the VM, too.</summary>

@@ -7,7 +7,7 @@ namespace GpuHandoff.Lab.Tests;
 /// A Proxmox node with two equal GPUs, and the tool installed as a user has it: hookscript, timer, policy. What Proxmox does is
 /// done by a stand-in (lab/proxmox), and QEMU is real. Booted once for all cases.
 /// </summary>
-public sealed class ProxmoxNode : IDisposable
+public sealed class LabNode : IDisposable
 {
     public const string Collection = "a Proxmox node";
 
@@ -121,6 +121,20 @@ public sealed class ProxmoxNode : IDisposable
     /// <summary>The whole slot of a card, as Proxmox's web interface writes it for "All Functions".</summary>
     public static string Passes(PluggedGpu gpu, int index = 0, string more = "") => $"hostpci{index}: {gpu.Address.Slot}{more}";
 
+    /// <summary>A mapping of the cluster with each of these cards as an alternative on this node, and one of another node's.</summary>
+    public void Map(string id, params IEnumerable<PluggedGpu> gpus) => Vm.Run($$"""
+        word() { read -r w < /sys/bus/pci/devices/$1/$2; echo ${w#0x}; }
+        {
+            printf '{{id}}\n\tdescription all of them\n'
+            for f in {{string.Join(' ', gpus.Select(g => g.Address))}}; do
+                group=$(basename "$(readlink /sys/bus/pci/devices/$f/iommu_group)")
+                printf '\tmap id=%s:%s,iommugroup=%s,node=%s,path=%s,subsystem-id=%s:%s\n' \
+                    $(word $f vendor) $(word $f device) $group lab ${f%.*} $(word $f subsystem_vendor) $(word $f subsystem_device)
+                printf '\tmap id=10de:2684,iommugroup=1,node=other,path=0000:81:00\n'
+            done
+        } > /etc/pve/mapping/pci.cfg
+        """).Ok();
+
     /// <summary>A task of Proxmox's that ends well.</summary>
     public LabResult Qm(string arguments)
     {
@@ -202,5 +216,5 @@ public sealed class ProxmoxNode : IDisposable
     }
 }
 
-[CollectionDefinition(ProxmoxNode.Collection)]
-public sealed class ProxmoxNodeUsers : ICollectionFixture<ProxmoxNode>;
+[CollectionDefinition(LabNode.Collection)]
+public sealed class LabNodeUsers : ICollectionFixture<LabNode>;

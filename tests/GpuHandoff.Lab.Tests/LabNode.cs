@@ -156,9 +156,9 @@ public sealed class LabNode : IDisposable
     public string Pid(int id) => Vm.Run($"cat /run/qemu-server/{id}.pid").Ok().Text;
 
     /// <summary>The boot sector is in the guest's hands: it listens to the power button and to the keyboard.</summary>
-    public void WaitForGuest(int id) => Vm.Run($$"""
+    public void WaitForGuest(int id) => Vm.Run($$$"""
         for i in $(seq 150); do
-            case $(qm monitor {{id}} '{"execute":"human-monitor-command","arguments":{"command-line":"info registers"}}') in
+            case $(qm monitor {{{id}}} '{"execute":"human-monitor-command","arguments":{"command-line":"info registers"}}') in
                 *EIP=00007c*) exit 0;;
             esac
             sleep 0.2
@@ -168,7 +168,7 @@ public sealed class LabNode : IDisposable
 
     /// <summary>The guest powers itself off, as one does whose user chose that in its menu.</summary>
     public void PowerOffInside(int id) =>
-        Qm($$"""monitor {{id}} '{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"a"}]}}'""");
+        Qm($$$"""monitor {{{id}}} '{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"a"}]}}'""");
 
     public string Drivers(PluggedGpu gpu) => $"{Host.Driver(gpu, 0)} {Host.Driver(gpu, 1)}";
 

@@ -405,7 +405,5 @@ public sealed class ProxmoxLifeCycles(LabNode node)
         exit 1
         """).Ok();
 
-    string KernelLog() => Vm.Run("dmesg | tac | sed '/the case: /q' | tac").Text;
-
     void Keep(string name, LabResult result) => File.WriteAllText(Path.Combine(Vm.Evidence, name), result.ToString());
 }

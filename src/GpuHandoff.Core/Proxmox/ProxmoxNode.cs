@@ -1,0 +1,111 @@
+using System.Collections.Immutable;
+using System.Globalization;
+using GpuHandoff.Kernel;
+
+namespace GpuHandoff.Proxmox;
+
+/// <summary>A guest's configuration file as this node has it.</summary>
+/// <param name="Config">Null: it cannot be read, and the trouble says why.</param>
+public sealed record VmFile(int Id, SysPath Path, VmConfig? Config, string? Trouble = null);
+
+/// <summary>The files of this node of a Proxmox cluster; a host that is alone is a cluster of one.</summary>
+/// <remarks>
+/// They lie in pmxcfs, a process's file system (FUSE): it may hang, or have died (ENOTCONN), and nobody here is at fault.
+/// What it does not answer in time is a <see cref="KernelSilent"/>, what it refuses a <see cref="KernelRefused"/>, and
+/// text that is no such file a <see cref="NotProxmox"/>.
+/// </remarks>
+public sealed class ProxmoxNode(IKernel kernel)
+{
+    public static SysPath Cluster { get; } = new("/etc/pve");
+    public static SysPath Vms { get; } = Cluster / "qemu-server";
+    public static SysPath Containers { get; } = Cluster / "lxc";
+    public static SysPath MappingFile { get; } = Cluster / "mapping/pci.cfg";
+    public static SysPath StorageFile { get; } = Cluster / "storage.cfg";
+    public static SysPath ReservationFile { get; } = new("/run/qemu-server/pci-id-reservations");
+
+    /// <summary>PVE numbers guests from 100 up (pve-common, JSONSchema.pm:pve_verify_vmid).</summary>
+    public const int LeastId = 100;
+
+    public const int MostId = 999_999_999;
+
+    /// <summary>
+    /// How long a file may take; null: as long as it likes, and without a helper process. For who runs where Proxmox has read
+    /// the same file a moment ago and would hang itself.
+    /// </summary>
+    public TimeSpan? Patience { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Whether this is a host of Proxmox VE: pmxcfs is mounted, or a recording has its files.</summary>
+    public bool IsThere() => kernel.Exists(Vms) || kernel.Exists(Cluster / "nodes");
+
+    /// <summary>This node's name, as mappings and the cluster have it; null: nobody knows.</summary>
+    /// <remarks>pve-common, PVE/INotify.pm:nodename: what uname says, up to the first dot.</remarks>
+    public string? Name() => kernel.Read(new("/proc/sys/kernel/hostname")) is { Length: > 0 } host
+        ? host.Split('.')[0]
+        // A recording has no hostname: pmxcfs's own link tells as much.
+        : kernel.Link(Cluster / "local")?.Split('/')[^1];
+
+    public static SysPath PathOf(int vm) => Vms / $"{vm.ToString(CultureInfo.InvariantCulture)}.conf";
+
+    /// <summary>A VM's configuration; null: this node has no such VM.</summary>
+    /// <exception cref="NotProxmox">It is larger than pmxcfs takes a file, so it is none.</exception>
+    public VmConfig? Config(int vm) => Text(PathOf(vm)) is { } text ? Parse(text) : null;
+
+    /// <summary>Every VM of this node, by number. One whose file cannot be read is among them with its trouble.</summary>
+    public ImmutableArray<VmFile> Configs()
+    {
+        Wake();
+        return [.. Ids(Vms).Select(FileOf)];
+    }
+
+    /// <summary>Numbers of the VMs or the containers of this node.</summary>
+    public IEnumerable<int> Ids(SysPath folder) => kernel.List(folder)
+        .Select(name => name.EndsWith(".conf", StringComparison.Ordinal) && TryId(name[..^".conf".Length], out var id) ? id : 0)
+        .Where(id => id != 0)
+        .Order();
+
+    /// <summary>The mapping of a name; null: there is none.</summary>
+    public PciMapping? Mapping(string id) => Text(MappingFile) is { } text ? PciMappings.Find(text, id) : null;
+
+    /// <summary>What Proxmox keeps for its VMs. The file is replaced as a whole, so no lock is needed.</summary>
+    public ImmutableArray<Reservation> Reserved() => Reservations.Parse(kernel.Read(ReservationFile) ?? "");
+
+    /// <summary>A file's text; null: there is none.</summary>
+    public string? Text(SysPath file) => Patience is { } patience ? kernel.ReadSlow(file, patience) : kernel.Read(file);
+
+    /// <summary>One to nine digits, from 100 on, without zeros in front.</summary>
+    public static bool TryId(string text, out int id)
+    {
+        id = 0;
+        return text is [>= '1' and <= '9', ..] && int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out id)
+            && id is >= LeastId and <= MostId;
+    }
+
+    /// <summary>
+    /// Lists have no time limit of their own: a pmxcfs that hangs shall be met at a file, which has one, and not there.
+    /// </summary>
+    /// <remarks>pve-cluster, src/pmxcfs/status.c: .version is made in memory for each reader, cluster or not.</remarks>
+    void Wake() => _ = Text(Cluster / ".version");
+
+    VmFile FileOf(int vm)
+    {
+        var path = PathOf(vm);
+        try
+        {
+            // Moved to another node between the list and the look.
+            return Config(vm) is { } config ? new(vm, path, config) : new(vm, path, null, "it is gone");
+        }
+        catch (NotProxmox trouble)
+        {
+            return new(vm, path, null, trouble.Message);
+        }
+        catch (KernelRefused refused)
+        {
+            return new(vm, path, null, refused.Reason);
+        }
+    }
+
+    // Characters are never more than bytes.
+    static VmConfig Parse(string text) => text.Length <= VmConfig.MostBytes
+        ? VmConfig.Parse(text)
+        : throw new NotProxmox($"it has more than {VmConfig.MostBytes >> 20} MiB, which is more than Proxmox takes");
+}

@@ -42,8 +42,11 @@ public sealed class LabNode : IDisposable
     /// <summary>What must be so when a VM is gone, in words of what is not; nothing where all is well.</summary>
     const string LeftBehind = """
         shopt -s nullglob
-        for lease in /var/lib/gpu-handoff/lease-* /run/gpu-handoff/lease-*; do echo "a lease: $(cat $lease)"; done
-        for file in /var/lib/gpu-handoff/*journal* /run/gpu-handoff/*journal*; do echo "a journal: $file"; done
+        for lease in /var/lib/gpu-handoff/lease-*; do echo "a lease: $(cat $lease)"; done
+        for file in /var/lib/gpu-handoff/journal-*; do
+            mapfile -t lines < $file
+            [[ ${lines[-1]} = *closes* ]] || echo "an open journal: $file"
+        done
         [ ! -e /run/lab-pve/new_id ] || echo "Proxmox had to bind: $(cat /run/lab-pve/new_id)"
         # No file shows what is in new_id; remove_id knows: ENODEV where the ID is not there (pci-driver.c:remove_id_store).
         for id in '10de 2684' '10de 22ba'; do

@@ -46,6 +46,26 @@ public sealed class ProxmoxLifeCycles(LabNode node)
     });
 
     [LabFact]
+    public void The_threads_of_a_vm_run_where_the_policy_pins_them() => node.Case(() =>
+    {
+        node.Policy("pin:\n  vcpus: \"1,0\"\n  emulator: \"1\"");
+        node.Define(101, LabNode.Passes(First));
+        node.Qm("start 101");
+        var threads = Vm.Run($$"""
+            for t in /proc/{{node.Pid(101)}}/task/*; do
+                read -r name < $t/comm
+                while read -r key value; do [ $key != Cpus_allowed_list: ] || echo "$name: $value"; done < $t/status
+            done
+            """).Ok().Text.Split('\n');
+        threads.ShouldContain("CPU 0/TCG: 1");
+        threads.ShouldContain("CPU 1/TCG: 0");
+        threads.Where(t => !t.StartsWith("CPU ", StringComparison.Ordinal)).ShouldNotBeEmpty();
+        threads.Where(t => !t.StartsWith("CPU ", StringComparison.Ordinal)).ShouldAllBe(t => t.EndsWith(": 1"));
+        node.Qm("stop 101");
+        node.ComesHome(First);
+    });
+
+    [LabFact]
     public void A_start_that_fails_after_the_hook_brings_no_other_hook_and_the_gpu_comes_home_all_the_same() => node.Case(() =>
     {
         node.Define(101, LabNode.Passes(First), "args: -no-such-option");
@@ -328,7 +348,7 @@ public sealed class ProxmoxLifeCycles(LabNode node)
         // To the worker alone, of which the hook hears nothing; and by the Stop button, to all of its group.
         foreach (var end in new[] { "kill -TERM $(cat /run/lab-pve/101.task)", "qm stop-task 101" })
         {
-            foreach (var delay in new[] { "0.2", "0.5", "1.0" })
+            foreach (var delay in new[] { "0.3", "1.2" })
             {
                 node.Define(101, LabNode.Passes(First));
                 Vm.Run($"qm start 101 & sleep {delay}; {end}; wait");

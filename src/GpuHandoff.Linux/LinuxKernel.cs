@@ -120,6 +120,11 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     public bool Exists(SysPath path) =>
         Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.NoFollow, Libc.BasicStatus, out _) == 0;
 
+    public FileIdentity? IdentityOf(SysPath path) =>
+        Libc.Statx(Libc.FromCurrentFolder, path.Text, 0, Libc.BasicStatus, out var status) == 0
+            ? new(status.FileSystemMajor, status.FileSystemMinor, status.Inode, status.Modified())
+            : null;
+
     public DeviceNode? NodeAt(SysPath path) =>
         Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.DoNotSync, Libc.BasicStatus, out var status) == 0 && status.IsCharacterDevice
             ? Node(status)
@@ -284,6 +289,25 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     }
 
     public void Pause(TimeSpan time) => Thread.Sleep(time);
+
+    /// <summary>Asleep in the kernel until then: who stays with a VM for weeks costs nothing but its memory.</summary>
+    public void AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
+    {
+        var process = Libc.OpenProcess(pid, 0);
+        if (process < 0)
+            return;
+        try
+        {
+            // Looked at after it was opened, as in Signal. pidfd_open(2): readable when the process is a zombie, or gone.
+            var watched = new Watched { File = process, Wanted = Libc.Readable };
+            if (ProcessStat.Lives(pid, startedAt, this))
+                _ = Libc.Poll(ref watched, 1, (int)Math.Clamp(limit.TotalMilliseconds, 0, int.MaxValue));
+        }
+        finally
+        {
+            _ = Libc.Close(process);
+        }
+    }
 
     void Ask(string saying, TimeSpan budget, params ReadOnlySpan<string> parts)
     {

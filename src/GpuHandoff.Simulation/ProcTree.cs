@@ -13,6 +13,7 @@ sealed class ProcTree(SimulatedKernel kernel)
         yield return ("devices", Text(MajorNumbers));
         yield return ("fb", Text(() => Lines(kernel.Consoles.Framebuffers.Select(fb => $"{fb.Index} {fb.Name}"))));
         yield return ("iomem", Text(IoMem));
+        yield return ("locks", Text(() => Lines(kernel.Files.Locks.Select((held, i) => $"{i + 1}: {held}"))));
         yield return ("modules", Text(() => Lines(kernel.Modules.Loaded.Select(ModuleLine))));
         yield return ("self", kernel.Ourselves is { } ourselves
             ? new LinkTo(ourselves.Pid.ToString())
@@ -20,8 +21,10 @@ sealed class ProcTree(SimulatedKernel kernel)
             [
                 ("pid", new HeldFile(SimulatedProcess.HostPidNamespace, null)), ("mnt", new HeldFile(SimulatedProcess.HostMountNamespace, null)),
             ]))]));
+        yield return ("stat", Text(() => $"cpu  0 0 0 0 0 0 0 0 0 0\nctxt 4211\nbtime {kernel.BootedAt.ToUnixTimeSeconds()}\nprocesses 4211"));
         yield return ("sys", Dir(() => [("kernel", Dir(() =>
         [
+            ("hostname", Text(() => kernel.HostName)),
             ("osrelease", Text(() => kernel.Release)),
             ("random", Dir(() => [("boot_id", Text(() => kernel.BootId))])),
         ]))]));

@@ -57,6 +57,9 @@ public sealed class RecordedTree : IKernel
 
     public bool Exists(SysPath path) => tree.Find(path.Text, follow: false) is not null;
 
+    /// <summary>A recording has names and texts, and no inodes.</summary>
+    public FileIdentity? IdentityOf(SysPath path) => null;
+
     public DeviceNode? NodeAt(SysPath path) => tree.Find(path.Text) is NodeFile file ? file.Node : null;
 
     public bool CanLoad(string module) => loadable.Contains(Modules.Normal(module));

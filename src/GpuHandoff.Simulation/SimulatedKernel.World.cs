@@ -346,6 +346,7 @@ public sealed partial class SimulatedKernel
         public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
         public string? Link(SysPath link) => kernel.Link(link);
         public bool Exists(SysPath path) => kernel.Exists(path);
+        public FileIdentity? IdentityOf(SysPath path) => kernel.IdentityOf(path);
         public DeviceNode? NodeAt(SysPath path) => kernel.NodeAt(path);
         public bool CanLoad(string module) => kernel.CanLoad(module);
         public void Pause(TimeSpan time) => kernel.Pause(time);

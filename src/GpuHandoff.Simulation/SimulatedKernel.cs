@@ -33,6 +33,8 @@ public sealed partial class SimulatedKernel : IKernel
         Systemd = new(this);
         Containers = new(this);
         Mps = new(this);
+        Files = new(this);
+        Proxmox = new(this);
         Programs.Add(Kernel.Programs.Systemctl, Systemd.Systemctl);
         tree = new(new(() =>
         [
@@ -42,10 +44,13 @@ public sealed partial class SimulatedKernel : IKernel
             ("etc", new Folder(() =>
             [
                 ("passwd", new TextFile(() => Accounts)),
-                ("pve", new Folder(() => [("lxc", new Folder(() => Containers.Configs))])),
+                ("pve", new Folder(() => [("lxc", new Folder(() => Containers.Configs)), .. Files.In("/etc/pve")])),
                 ("systemd", new Folder(() => [("system", new Folder(() =>
                     HasHostTarget ? [(HostTarget.Template, (Entry)new TextFile(static () => "[Unit]"))] : []))])),
+                .. Files.In("/etc").Where(static child => child.Name is not ("pve" or "systemd")),
             ])),
+            ("run", new Folder(() => Files.In("/run"))),
+            ("var", new Folder(() => [("run", new LinkTo("/run")), ("lock", new LinkTo("/run/lock")), .. Files.In("/var")])),
             ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/"))])),
         ]));
     }
@@ -109,6 +114,21 @@ public sealed partial class SimulatedKernel : IKernel
     internal ContainerHosts Containers { get; }
     internal Mps Mps { get; }
 
+    /// <summary>Files that are just files, below /etc, /run and /var.</summary>
+    public PlainFiles Files { get; }
+
+    /// <summary>What Proxmox keeps on this host. A host without it has none of its files.</summary>
+    public ProxmoxHost Proxmox { get; }
+
+    /// <summary>The host's name.</summary>
+    public string HostName { get; set; } = "pve1";
+
+    /// <summary>When it was booted, by the clock on the wall (/proc/stat: btime).</summary>
+    public DateTimeOffset BootedAt { get; set; } = DateTimeOffset.FromUnixTimeSeconds(1_765_000_000);
+
+    /// <summary>What systemctl is-system-running says: <c>running</c>, <c>degraded</c>, <c>stopping</c>.</summary>
+    public string SystemState { get; set; } = "running";
+
     /// <summary>What is installed, by its path.</summary>
     internal Dictionary<string, InstalledProgram> Programs { get; } = [];
     internal HashSet<PciAddress> LostHardware { get; } = [];
@@ -157,6 +177,8 @@ public sealed partial class SimulatedKernel : IKernel
     };
 
     public bool Exists(SysPath path) => tree.Find(path.Text, follow: false) is not null;
+
+    public FileIdentity? IdentityOf(SysPath path) => tree.Find(path.Text) is FileOnDisk file ? file.Identity : null;
 
     public DeviceNode? NodeAt(SysPath path) => tree.Find(path.Text) switch
     {

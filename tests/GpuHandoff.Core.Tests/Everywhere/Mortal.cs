@@ -64,6 +64,8 @@ sealed class Mortal : IKernel
 
     public bool Exists(SysPath path) => Alive().Exists(path);
 
+    public FileIdentity? IdentityOf(SysPath path) => Alive().IdentityOf(path);
+
     public DeviceNode? NodeAt(SysPath path) => Alive().NodeAt(path);
 
     public bool CanLoad(string module) => Alive().CanLoad(module);

@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using GpuHandoff.Kernel;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Proxmox;
 
@@ -72,10 +73,11 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
             Settings = text is { Length: <= VmConfig.MostBytes } ? VmSettings.Parse(text) : null,
             Elsewhere = text is null ? node.NodeOf(vm, "qemu-server") : null,
             Program = program,
+            LockedBy = HeldLocks.On(new($"/var/lock/qemu-server/lock-{vm}.conf"), kernel) is [var held, ..] ? $"process {held.Pid} has /var/lock/qemu-server/lock-{vm}.conf" : null,
             NotSafe = Trust.WhyNot(new(program), kernel) ?? Trust.WhyNot(storage.Snippets, kernel),
             Link = kernel.StatusOf(link),
             LinkedTo = to,
-            LinkWorks = to is not null && kernel.StatusOf(Resolved(to, storage.Snippets)) is { } status && status.IsRunnable(),
+            LinkWorks = to is not null && kernel.StatusOf(Resolved(link, kernel))?.IsRunnable() == true,
             MissingFolders = [.. Above(storage.Snippets).Where(folder => kernel.StatusOf(new(folder)) is null)],
             OtherNodes = node.OtherNodes(),
             IsUnderHa = node.IsUnderHa(vm),
@@ -89,8 +91,16 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
         };
     }
 
-    // A link of ours is absolute; somebody's own may not be.
-    static SysPath Resolved(string target, SysPath folder) => target.StartsWith('/') ? new(target) : folder / target;
+    // fs/namei.c gives up after 40.
+    const int MostLinks = 40;
+
+    /// <summary>Where a link leads in the end.</summary>
+    static SysPath Resolved(SysPath path, IKernel kernel)
+    {
+        for (var i = 0; i < MostLinks && kernel.Link(path) is { } to; i++)
+            path = to.StartsWith('/') ? new(to) : new SysPath(path.Text[..path.Text.LastIndexOf('/')]) / to;
+        return path;
+    }
 
     // /var, /var/lib, /var/lib/vz, /var/lib/vz/snippets
     static IEnumerable<string> Above(SysPath folder)

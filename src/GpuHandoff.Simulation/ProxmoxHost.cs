@@ -63,6 +63,8 @@ public sealed class ProxmoxHost
     {
         if (kernel.Files.Has("/etc/pve/local"))
             return;
+        kernel.Programs.TryAdd(Kernel.Programs.Qm, new QmSet(kernel).Program);
+        kernel.Files.Folder("/var/lib/vz");
         kernel.Files.Link("/etc/pve/local", $"nodes/{kernel.HostName}");
         kernel.Files.Link("/etc/pve/qemu-server", $"nodes/{kernel.HostName}/qemu-server");
         kernel.Files.Write("/etc/hostname", kernel.HostName);

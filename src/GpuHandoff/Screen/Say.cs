@@ -59,5 +59,7 @@ static class Say
 
     public static void Data(PolicyReport report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.PolicyReport) + "\n");
 
+    public static void Data(GuestReport report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.GuestReport) + "\n");
+
     public static void Data(Report report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.Report) + "\n");
 }

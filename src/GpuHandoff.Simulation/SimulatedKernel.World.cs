@@ -318,6 +318,9 @@ public sealed partial class SimulatedKernel
     /// <summary>Another screen comes: a frame buffer of the first bridge's, whatever that may be.</summary>
     public void ShowSomethingElsewhere() => Consoles.Add("udldrmfb", Bus.Devices.First(), "udl");
 
+    /// <summary>How many IDs a driver was given by new_id.</summary>
+    public int DynamicIdsOf(string driver) => Bus.Drivers.First(d => d.Name == driver).DynamicIds.Count;
+
     /// <summary>Nobody but root sees addresses in /proc/iomem.</summary>
     public bool HidesMemory { get; set; }
 

@@ -360,7 +360,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                     turn.WantsModulesAlone();
                     continue;
                 case Answer.Refused refused when kernel.Uptime >= until || stop.IsCancellationRequested
-                    || refused.Findings.Any(f => f.Code != VmHasTheGpu.Check.Code):
+                    || refused.Findings.Any(f => !MayPass(f, gpus, machine)):
                     return Told(errand, refused);
                 case Answer.Refused refused:
                     if (!told)
@@ -372,6 +372,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             kernel.Pause(_betweenLooks);
         }
     }
+
+    /// <summary>Whether it is worth waiting: a VM is about to let go, or its manager is at work on it and it will either have the card or not.</summary>
+    static bool MayPass(Finding finding, ImmutableArray<PciAddress> gpus, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
+        || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion));
 
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
     Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)

@@ -189,6 +189,9 @@ public sealed partial class SimulatedKernel
     /// <param name="drains">Whether the driver lets cards be drained.</param>
     public void InstallNvidiaSmi(bool drains = true) => Programs[Kernel.Programs.NvidiaSmi] = new NvidiaSmi(this, drains).Program;
 
+    /// <summary>A program that is only ever asked one thing, and always says the same.</summary>
+    public void Install(string program, string says) => Programs[program] = new(static _ => true, _ => new(0, says));
+
     /// <summary>A program that is not installed after all.</summary>
     public void Forget(string program) => Programs.Remove(program);
 

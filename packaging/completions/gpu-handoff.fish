@@ -6,6 +6,8 @@ complete -c gpu-handoff -n __fish_use_subcommand -a to_vfio -d 'Hand the GPU to 
 complete -c gpu-handoff -n __fish_use_subcommand -a to_nvidia -d 'Hand the GPU back to the host'
 complete -c gpu-handoff -n __fish_use_subcommand -a to_host -d 'Hand the GPU back to the host'
 complete -c gpu-handoff -n __fish_use_subcommand -a handoff -d 'The same by argument'
+complete -c gpu-handoff -n __fish_use_subcommand -a leases -d 'Tell which GPU is lent to which VM'
+complete -c gpu-handoff -n __fish_use_subcommand -a reconcile -d 'Take back what is lent to VMs that are gone'
 complete -c gpu-handoff -n __fish_use_subcommand -a recover -d 'Bring what a killed run left to an end'
 complete -c gpu-handoff -n __fish_use_subcommand -a hook -d 'What Proxmox calls when a VM starts and stops'
 complete -c gpu-handoff -n __fish_use_subcommand -a policy -d 'Show the policy that holds, or check a policy file'
@@ -22,7 +24,7 @@ complete -c gpu-handoff -n '__fish_seen_subcommand_from check' -F
 
 set --local act to_vfio to-vfio to_nvidia to-nvidia to_host to-host handoff
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show $act" -l gpu -x -a all -d 'Which GPU'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan recover hook show check $act" -l json -d 'Print data instead of words'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan leases reconcile recover hook show check $act" -l json -d 'Print data instead of words'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show hook" -l root -x -a '(__fish_complete_directories)' \
     -d 'A recorded machine'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l policy -x -a 'unload unbind auto' \
@@ -43,7 +45,8 @@ complete -c gpu-handoff -n "__fish_seen_subcommand_from hook $act" -l dry-run -s
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l timeout -x -d 'How many seconds it may take'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l call-timeout -x -d 'How many seconds one call may take'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l wait -x -d 'How many seconds to wait for a VM'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from recover" -l no-wait -d 'Leave a run alone that is at work'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from reconcile recover" -l no-wait -d 'Leave a run alone that is at work'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from reconcile" -l watch -x -d 'Stay with this VM until its GPU is home'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from recover" -l unwedge -d 'Take the mark off where the call has come back'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from recover $act" -l quiet -s q -d 'Tell only what went wrong'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status recover $act" -l verbose -s v -d 'Tell everything'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from reconcile recover $act" -l quiet -s q -d 'Tell only what went wrong'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status reconcile recover $act" -l verbose -s v -d 'Tell everything'

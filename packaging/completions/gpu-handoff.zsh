@@ -10,6 +10,8 @@ commands=(
     'to_nvidia:hand the GPU back to the host'
     'to_host:hand the GPU back to the host'
     'handoff:the same by argument'
+    'leases:tell which GPU is lent to which VM'
+    'reconcile:take back what is lent to VMs that are gone'
     'recover:bring what a killed run left to an end'
     'hook:what Proxmox calls when a VM starts and stops'
     'policy:show the policy that holds, or check a policy file'
@@ -56,6 +58,16 @@ case $words[2] in
     plan)
         shift words; ((CURRENT--))
         _arguments $common $looking $leaving '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
+        ;;
+    leases)
+        shift words; ((CURRENT--))
+        _arguments '--json[print data instead of words]' '--help[show help]'
+        ;;
+    reconcile)
+        shift words; ((CURRENT--))
+        _arguments '--watch[stay with this VM until its GPU is home]:VM:' '--no-wait[leave a run alone that is at work]' \
+            '--json[print data instead of words]' '--help[show help]' \
+            '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
         ;;
     recover)
         shift words; ((CURRENT--))

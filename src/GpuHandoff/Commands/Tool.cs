@@ -20,6 +20,8 @@ static class Tool
         HandOver.ToVfio(),
         HandOver.ToHost(),
         HandOver.Either(),
+        LeasesCommand.Build(),
+        ReconcileCommand.Build(),
         RecoverCommand.Build(),
         HookCommand.Build(),
         PolicyCommand.Build(),

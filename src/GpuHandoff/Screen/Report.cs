@@ -62,6 +62,7 @@ sealed record Report(string Result, string Summary)
     UseStringEnumConverter = true,
     Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]
 [JsonSerializable(typeof(Report))]
+[JsonSerializable(typeof(ImmutableArray<LeaseReport>))]
 [JsonSerializable(typeof(PolicyReport))]
 sealed partial class ReportJson : JsonSerializerContext
 {

@@ -19,7 +19,7 @@ _gpu_handoff() {
             [[ ${COMP_WORDS[i]} == -* ]] || { command=${COMP_WORDS[i]}; break; }
         done
         case $command in
-            '') words='status plan to_vfio to_nvidia to_host handoff leases reconcile recover policy demo version --help --version' ;;
+            '') words='status plan to_vfio to_nvidia to_host handoff leases reconcile recover hook policy demo version --help --version' ;;
             status) words='--gpu --root --json --verbose --help' ;;
             plan)
                 words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --lose-console --claim --reset --allow-rescan --bar1-size
@@ -41,6 +41,7 @@ _gpu_handoff() {
             leases) words='--json --help' ;;
             reconcile) words='--watch --no-wait --json --quiet --verbose --help' ;;
             recover) words='--no-wait --unwedge --json --quiet --verbose --help' ;;
+            hook) words='pre-start post-start pre-stop post-stop --dry-run --json --root --help' ;;
             *) words='--help' ;;
         esac
     fi

@@ -9,6 +9,7 @@ complete -c gpu-handoff -n __fish_use_subcommand -a handoff -d 'The same by argu
 complete -c gpu-handoff -n __fish_use_subcommand -a leases -d 'Tell which GPU is lent to which VM'
 complete -c gpu-handoff -n __fish_use_subcommand -a reconcile -d 'Take back what is lent to VMs that are gone'
 complete -c gpu-handoff -n __fish_use_subcommand -a recover -d 'Bring what a killed run left to an end'
+complete -c gpu-handoff -n __fish_use_subcommand -a hook -d 'What Proxmox calls when a VM starts and stops'
 complete -c gpu-handoff -n __fish_use_subcommand -a policy -d 'Show the policy that holds, or check a policy file'
 complete -c gpu-handoff -n __fish_use_subcommand -a demo -d 'Show a hand-over on a simulated host'
 complete -c gpu-handoff -n __fish_use_subcommand -a version -d 'Print the version'
@@ -17,13 +18,14 @@ complete -c gpu-handoff -l help -s h -d 'Show help'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from plan' -a 'to_vfio to_nvidia to_host'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from handoff' -a 'vfio nvidia host'
 
+complete -c gpu-handoff -n '__fish_seen_subcommand_from hook' -a 'pre-start post-start pre-stop post-stop'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from policy; and not __fish_seen_subcommand_from show check' -a 'show check'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from check' -F
 
 set --local act to_vfio to-vfio to_nvidia to-nvidia to_host to-host handoff
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show $act" -l gpu -x -a all -d 'Which GPU'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan leases reconcile recover show check $act" -l json -d 'Print data instead of words'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show" -l root -x -a '(__fish_complete_directories)' \
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan leases reconcile recover hook show check $act" -l json -d 'Print data instead of words'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show hook" -l root -x -a '(__fish_complete_directories)' \
     -d 'A recorded machine'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l policy -x -a 'unload unbind auto' \
     -d 'How nvidia is made to let go'
@@ -39,7 +41,7 @@ complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l reset -d '
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l allow-rescan \
     -d 'The last resort: the slot off the bus and a rescan'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l bar1-size -x -d 'The size of BAR 1 in the VM'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l dry-run -s n -d 'Print the plan and change nothing'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from hook $act" -l dry-run -s n -d 'Print the plan and change nothing'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l timeout -x -d 'How many seconds it may take'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l call-timeout -x -d 'How many seconds one call may take'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l wait -x -d 'How many seconds to wait for a VM'

@@ -13,6 +13,7 @@ commands=(
     'leases:tell which GPU is lent to which VM'
     'reconcile:take back what is lent to VMs that are gone'
     'recover:bring what a killed run left to an end'
+    'hook:what Proxmox calls when a VM starts and stops'
     'policy:show the policy that holds, or check a policy file'
     'demo:show a hand-over on a simulated host'
     'version:print the version'
@@ -73,6 +74,11 @@ case $words[2] in
         _arguments '--no-wait[leave a run alone that is at work]' '--unwedge[take the mark off where the call has come back]' \
             '--json[print data instead of words]' '--help[show help]' \
             '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
+        ;;
+    hook)
+        shift words; ((CURRENT--))
+        _arguments '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]' '--json[print data instead of words]' \
+            '--root[a recorded machine]:folder:_files -/' '--help[show help]' '1:VM:' '2:phase:(pre-start post-start pre-stop post-stop)'
         ;;
     policy)
         shift words; ((CURRENT--))

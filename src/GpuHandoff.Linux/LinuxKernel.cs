@@ -120,6 +120,11 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     public bool Exists(SysPath path) =>
         Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.NoFollow, Libc.BasicStatus, out _) == 0;
 
+    public FileIdentity? IdentityOf(SysPath path) =>
+        Libc.Statx(Libc.FromCurrentFolder, path.Text, 0, Libc.BasicStatus, out var status) == 0
+            ? new(status.FileSystemMajor, status.FileSystemMinor, status.Inode, status.Modified())
+            : null;
+
     public DeviceNode? NodeAt(SysPath path) =>
         Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.DoNotSync, Libc.BasicStatus, out var status) == 0 && status.IsCharacterDevice
             ? Node(status)
@@ -244,7 +249,42 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         }
     }
 
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) =>
+        UnixSocket.Converse(socket.Text, text, isAll, budget);
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors)
+    {
+        // 0 is ourselves.
+        ArgumentOutOfRangeException.ThrowIfLessThan(thread, 1);
+        var saying = $"sched_setaffinity of thread {thread}";
+        if (hand is null)
+            throw new KernelRefused(saying, Errno.ReadOnly, "this run only looks");
+        var mask = new byte[(processors.Max() / 64 + 1) * 8];
+        foreach (var processor in processors)
+            mask[processor / 8] |= (byte)(1 << (processor % 8));
+        Check(saying, Libc.SetAffinity(thread, (nuint)mask.Length, mask));
+    }
+
     public void Pause(TimeSpan time) => Thread.Sleep(time);
+
+    /// <summary>Asleep in the kernel until then: who stays with a VM for weeks costs nothing but its memory.</summary>
+    public void AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
+    {
+        var process = Libc.OpenProcess(pid, 0);
+        if (process < 0)
+            return;
+        try
+        {
+            // Looked at after it was opened, as in Signal. pidfd_open(2): readable when the process is a zombie, or gone.
+            var watched = new Watched { File = process, Wanted = Libc.Readable };
+            if (ProcessStat.Lives(pid, startedAt, this))
+                _ = Libc.Poll(ref watched, 1, (int)Math.Clamp(limit.TotalMilliseconds, 0, int.MaxValue));
+        }
+        finally
+        {
+            _ = Libc.Close(process);
+        }
+    }
 
     void Ask(string saying, TimeSpan budget, params ReadOnlySpan<string> parts)
     {

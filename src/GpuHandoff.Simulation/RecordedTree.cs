@@ -57,6 +57,9 @@ public sealed class RecordedTree : IKernel
 
     public bool Exists(SysPath path) => tree.Find(path.Text, follow: false) is not null;
 
+    /// <summary>A recording has names and texts, and no inodes.</summary>
+    public FileIdentity? IdentityOf(SysPath path) => null;
+
     public DeviceNode? NodeAt(SysPath path) => tree.Find(path.Text) is NodeFile file ? file.Node : null;
 
     public bool CanLoad(string module) => loadable.Contains(Modules.Normal(module));
@@ -80,6 +83,10 @@ public sealed class RecordedTree : IKernel
         throw ReadOnly(string.Join(' ', (string[])[program, .. arguments]));
 
     public void Signal(int pid, ulong startedAt, ProcessSignal signal) => throw ReadOnly($"send {signal} to process {pid}");
+
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => throw ReadOnly($"ask {socket}");
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors) => throw ReadOnly($"sched_setaffinity of thread {thread}");
 
     static KernelRefused ReadOnly(string call) => new(call, Errno.ReadOnly, "a recorded machine cannot be changed");
 

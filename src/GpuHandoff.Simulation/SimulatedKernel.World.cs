@@ -346,6 +346,7 @@ public sealed partial class SimulatedKernel
         public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
         public string? Link(SysPath link) => kernel.Link(link);
         public bool Exists(SysPath path) => kernel.Exists(path);
+        public FileIdentity? IdentityOf(SysPath path) => kernel.IdentityOf(path);
         public DeviceNode? NodeAt(SysPath path) => kernel.NodeAt(path);
         public bool CanLoad(string module) => kernel.CanLoad(module);
         public void Pause(TimeSpan time) => kernel.Pause(time);
@@ -353,6 +354,10 @@ public sealed partial class SimulatedKernel
         public void UnloadModule(string module, TimeSpan budget) => Quietly(() => kernel.UnloadModule(module, budget));
         public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
         public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
+
+        public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => kernel.Converse(socket, text, isAll, budget);
+
+        public void SetAffinity(int thread, IReadOnlyList<int> processors) => Quietly(() => kernel.SetAffinity(thread, processors));
 
         public void Signal(int pid, ulong startedAt, ProcessSignal signal) => Quietly(() => kernel.Signal(pid, startedAt, signal));
 

@@ -1,4 +1,5 @@
 using GpuHandoff.Machines;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Kernel;
 
@@ -33,6 +34,9 @@ public interface IKernel
 
     /// <summary>Whether there is a file, a folder or a link.</summary>
     bool Exists(SysPath path);
+
+    /// <summary>Which file a path leads to, links followed; null where there is none.</summary>
+    FileIdentity? IdentityOf(SysPath path);
 
     /// <summary>The character device behind a path, links followed; null where there is none.</summary>
     DeviceNode? NodeAt(SysPath path);
@@ -91,7 +95,24 @@ public interface IKernel
     /// </summary>
     void Signal(int pid, ulong startedAt, ProcessSignal signal);
 
+    /// <summary>
+    /// Says something to whoever listens at a Unix socket, and hears what comes back until that is all, or the other side hangs
+    /// up. One that does not say all within the budget is refused: nothing of the kernel's hangs there.
+    /// </summary>
+    string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget);
+
+    /// <summary>sched_setaffinity(2): where a thread may run from now on.</summary>
+    void SetAffinity(int thread, IReadOnlyList<int> processors);
+
     void Pause(TimeSpan time);
+
+    /// <summary>Returns when the process that began at that time has ended, or after so long.</summary>
+    void AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
+    {
+        var between = TimeSpan.FromSeconds(2);
+        for (var until = Uptime + limit; Uptime < until && ProcessStat.Lives(pid, startedAt, this);)
+            Pause(until - Uptime is var left && left < between ? left : between);
+    }
 
     /// <summary>Time since boot (CLOCK_BOOTTIME).</summary>
     TimeSpan Uptime { get; }

@@ -48,7 +48,10 @@ public sealed class ProxmoxNode(IKernel kernel)
 
     /// <summary>A VM's configuration; null: this node has no such VM.</summary>
     /// <exception cref="NotProxmox">It is larger than pmxcfs takes a file, so it is none.</exception>
-    public VmConfig? Config(int vm) => Text(PathOf(vm)) is { } text ? Parse(text) : null;
+    public VmConfig? Config(int vm) => ConfigAt(PathOf(vm));
+
+    /// <summary>The same of one that lies elsewhere: with another node, while the VM is on its way from there.</summary>
+    public VmConfig? ConfigAt(SysPath path) => Text(path) is { } text ? Parse(text) : null;
 
     /// <summary>Every VM of this node, by number. One whose file cannot be read is among them with its trouble.</summary>
     public ImmutableArray<VmFile> Configs()

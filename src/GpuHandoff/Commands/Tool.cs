@@ -21,6 +21,7 @@ static class Tool
         HandOver.ToHost(),
         HandOver.Either(),
         RecoverCommand.Build(),
+        HookCommand.Build(),
         PolicyCommand.Build(),
         DemoCommand.Build(),
         VersionCommand.Build(),

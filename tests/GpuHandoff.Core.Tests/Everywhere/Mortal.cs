@@ -64,6 +64,8 @@ sealed class Mortal : IKernel
 
     public bool Exists(SysPath path) => Alive().Exists(path);
 
+    public FileIdentity? IdentityOf(SysPath path) => Alive().IdentityOf(path);
+
     public DeviceNode? NodeAt(SysPath path) => Alive().NodeAt(path);
 
     public bool CanLoad(string module) => Alive().CanLoad(module);
@@ -111,6 +113,14 @@ sealed class Mortal : IKernel
     {
         Live();
         _kernel.Signal(pid, started, signal);
+    }
+
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => Alive().Converse(socket, text, isAll, budget);
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors)
+    {
+        Live();
+        _kernel.SetAffinity(thread, processors);
     }
 
     void Live()

@@ -3,15 +3,15 @@ using System.Text.RegularExpressions;
 using GpuHandoff.Core.Tests.Everywhere;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Proxmox;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
-using GpuHandoff.Survey;
 
 namespace GpuHandoff.Core.Tests.Guests;
 
-/// <summary>A simulated Proxmox host on which VMs come and go, with a hook that lends and takes back, and a timer.</summary>
+/// <summary>A simulated Proxmox host on which VMs come and go, with the hook and the timer.</summary>
 sealed class VmHost
 {
     public const string First = "0000:01:00.0";
@@ -25,6 +25,7 @@ sealed class VmHost
         _policy = policy ?? Policy.Default;
         Desk = new(kernel);
         Home = Desk.Picture();
+        kernel.Proxmox.Install();
         Qm = new(kernel, Call) { IsLegacy = legacy };
     }
 
@@ -64,24 +65,28 @@ sealed class VmHost
     int Call(string vm, string phase)
     {
         if (_life is not { } life)
-            return Hook(Desk.Turn(), vm, phase);
+            return Hook(Kernel, Desk.Turn(), vm, phase);
         _life = null;
         var exit = 137;
-        HookWasKilled = Mortal.Dies(Desk, life, mortal => exit = Hook(Desk.Turn(666, mortal), vm, phase));
+        HookWasKilled = Mortal.Dies(Desk, life, mortal => exit = Hook(mortal, Desk.Turn(666, mortal), vm, phase));
         return HookWasKilled ? 137 : exit;
     }
 
-    int Hook(Turn turn, string vm, string phase)
+    /// <summary>One call of the hook, as the program makes it.</summary>
+    int Hook(IKernel kernel, Turn turn, string vm, string phase)
     {
-        switch (phase)
+        var hook = new Hook(kernel, Desk.Ledger, turn, Desk.Memo);
+        switch (HookErrand.Of(new(int.Parse(vm), HookCall.PhaseOf(phase)!.Value, null), kernel, Desk.Ledger))
         {
-            case "pre-start":
-                var devices = VmConfig.Parse(Proxmox.Config(vm)!).Devices.SelectMany(d => d.Host).ToList();
-                ImmutableArray<PciAddress> gpus =
-                    [.. Surveyor.Cards(Kernel).Gpus.Where(g => devices.Exists(id => g.Functions.Any(f => id.Has(f.Address)))).Select(g => g.Address)];
-                return gpus is [] ? 0 : Exit(turn.Lend(Guest(vm), gpus, _policy, CancellationToken.None));
-            case "post-stop":
-                return turn.TakeBack([.. Leases.Where(l => l.Guest == Guest(vm))], _policy, CancellationToken.None).Select(Exit).DefaultIfEmpty(0).Max();
+            case HookErrand.Refused:
+                return ExitCode.Refused;
+            case HookErrand.HandOver start:
+                return hook.HandOver(start, _policy, CancellationToken.None).Select(Exit).DefaultIfEmpty(0).Max();
+            case HookErrand.Note running:
+                hook.Note(running, _policy, CancellationToken.None);
+                return 0;
+            case HookErrand.HandBack end:
+                return hook.HandBack(end, _policy, CancellationToken.None).Select(Exit).DefaultIfEmpty(0).Max();
             default:
                 return 0;
         }

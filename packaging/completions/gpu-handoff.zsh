@@ -2,7 +2,7 @@
 # zsh completion for gpu-handoff. Goes to share/zsh/site-functions/_gpu-handoff.
 
 local -a commands looking acting common
-local -a leaving
+local -a leaving setting
 commands=(
     'status:print one line a function'
     'plan:print what a hand-over would do'
@@ -11,6 +11,9 @@ commands=(
     'to_host:hand the GPU back to the host'
     'handoff:the same by argument'
     'recover:bring what a killed run left to an end'
+    'attach:give a VM of Proxmox the GPU and the hook'
+    'detach:take back what attach gave a VM'
+    'vms:list the VMs and containers that each GPU is for'
     'policy:show the policy that holds, or check a policy file'
     'demo:show a hand-over on a simulated host'
     'version:print the version'
@@ -40,6 +43,12 @@ acting=(
     '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]'
     '(-v --verbose)'{-v,--verbose}'[tell everything]'
 )
+setting=(
+    '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]'
+    '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]'
+    '(-v --verbose)'{-v,--verbose}'[tell everything]'
+    '--root[a recorded machine]:folder:_files -/'
+)
 
 if ((CURRENT == 2)); then
     _describe -t commands command commands
@@ -55,6 +64,19 @@ case $words[2] in
     plan)
         shift words; ((CURRENT--))
         _arguments $common $looking $leaving '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
+        ;;
+    attach)
+        shift words; ((CURRENT--))
+        _arguments $common $setting '--mapping[through a resource mapping of the cluster]:name:' \
+            '--primary[as the first display of the VM]' '1:VM:'
+        ;;
+    detach)
+        shift words; ((CURRENT--))
+        _arguments '--json[print data instead of words]' '--help[show help]' $setting '1:VM:'
+        ;;
+    vms)
+        shift words; ((CURRENT--))
+        _arguments '--json[print data instead of words]' '--help[show help]' '--root[a recorded machine]:folder:_files -/'
         ;;
     recover)
         shift words; ((CURRENT--))

@@ -21,9 +21,12 @@ public static class Attaching
     /// <summary>The first qemu-server that knows driver=keep. An older one warns about the whole line and drops it.</summary>
     public static Version KnowsKeep { get; } = new(9, 0, 25);
 
-    // What is so at this moment and may be otherwise when the VM starts. All else would refuse every start.
-    static readonly string[] _passing =
-        ["gpu-is-lent", "gpu-is-in-use", "sibling-is-in-use", "container-has-the-gpu", "drm-holds-the-card", "module-in-motion"];
+    // What would refuse every start. All else may be otherwise when the VM starts, and is told.
+    static readonly string[] _lasting =
+    [
+        GpuIsWedged.Check.Code, IommuOff.Check.Code, VfioMissing.Check.Code, GroupIsShared.Check.Code, UnloadNotPossible.Check.Code,
+        UnloadTakesOthers.Check.Code, ConsoleWouldBeLost.Check.Code, BarSizeNotOffered.Check.Code,
+    ];
 
     public static Answer Plan(Machine machine, AttachWish wish, Surroundings around, PolicySet policy)
     {
@@ -109,7 +112,7 @@ public static class Attaching
     static IEnumerable<Finding> Blocking(Machine machine, AttachWish wish, Guest guest, PolicySet policy)
     {
         var calm = machine with { Loans = [], Users = [], Containers = [] };
-        return wish.Gpus.SelectMany(gpu => Findings(calm, gpu, guest, policy)).Where(f => !_passing.Contains(f.Code));
+        return wish.Gpus.SelectMany(gpu => Findings(calm, gpu, guest, policy)).Where(f => _lasting.Contains(f.Code));
     }
 
     static ImmutableArray<Finding> Findings(Machine machine, Gpu gpu, Guest guest, PolicySet policy) =>
@@ -150,7 +153,7 @@ public static class Attaching
         }
     }
 
-    static IEnumerable<Finding> Scripted(AttachWish wish, Surroundings around, VmSettings settings)
+    static IEnumerable<Finding> Scripted(AttachWish wish, Surroundings around, VmLines settings)
     {
         if (settings.Next("hookscript") is { } script && Snippet.Of(script) == Hookscript.Another)
         {
@@ -177,9 +180,9 @@ public static class Attaching
     }
 
     /// <summary>The hostpci lines that are missing.</summary>
-    static (ImmutableArray<VmSetting> Lines, bool Full) Lines(AttachWish wish, Surroundings around, VmSettings settings)
+    static (ImmutableArray<VmLine> Lines, bool Full) Lines(AttachWish wish, Surroundings around, VmLines settings)
     {
-        var lines = ImmutableArray.CreateBuilder<VmSetting>();
+        var lines = ImmutableArray.CreateBuilder<VmLine>();
         foreach (var value in Wanted(wish, around, settings))
         {
             if (settings.Free() is not { } free)
@@ -191,7 +194,7 @@ public static class Attaching
         return (lines.ToImmutable(), false);
     }
 
-    static IEnumerable<string> Wanted(AttachWish wish, Surroundings around, VmSettings settings)
+    static IEnumerable<string> Wanted(AttachWish wish, Surroundings around, VmLines settings)
     {
         var flags = (IsQ35(settings) ? ",pcie=1" : "") + (wish.Primary ? ",x-vga=1" : "") + (TakesKeep(around) ? ",driver=keep" : "");
         if (wish.Mapping is { } mapping)
@@ -208,9 +211,9 @@ public static class Attaching
     public static bool TakesKeep(Surroundings around) => around.OtherNodes is [] && around.QemuServer >= KnowsKeep;
 
     // pc-q35-9.2          type=q35,viommu=intel
-    static bool IsQ35(VmSettings settings) => settings.Next("machine")?.Contains("q35", StringComparison.Ordinal) == true;
+    static bool IsQ35(VmLines settings) => settings.Next("machine")?.Contains("q35", StringComparison.Ordinal) == true;
 
-    static IEnumerable<string> Notes(Machine machine, AttachWish wish, Surroundings around, VmSettings settings, Guest guest, PolicySet policy)
+    static IEnumerable<string> Notes(Machine machine, AttachWish wish, Surroundings around, VmLines settings, Guest guest, PolicySet policy)
     {
         foreach (var finding in wish.Gpus.SelectMany(g => Findings(machine, g, guest, policy)).DistinctBy(f => f.What))
             yield return $"at this moment the VM could not start: {finding.What}{string.Concat(finding.Evidence.Select(e => $"; {e}"))} (hint: {finding.Hint})";

@@ -24,7 +24,7 @@ public class ReadingNodes
     [Fact]
     public void What_is_pending_is_what_the_next_start_finds()
     {
-        var settings = VmSettings.Parse("""
+        var settings = VmLines.Parse("""
             #hostpci5: 0000:55:00
             hostpci0: 0000:01:00
             hostpci1: 0000:02:00

@@ -288,6 +288,22 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         }
     }
 
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) =>
+        UnixSocket.Converse(socket.Text, text, isAll, budget);
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors)
+    {
+        // 0 is ourselves.
+        ArgumentOutOfRangeException.ThrowIfLessThan(thread, 1);
+        var saying = $"sched_setaffinity of thread {thread}";
+        if (hand is null)
+            throw new KernelRefused(saying, Errno.ReadOnly, "this run only looks");
+        var mask = new byte[(processors.Max() / 64 + 1) * 8];
+        foreach (var processor in processors)
+            mask[processor / 8] |= (byte)(1 << (processor % 8));
+        Check(saying, Libc.SetAffinity(thread, (nuint)mask.Length, mask));
+    }
+
     public void Pause(TimeSpan time) => Thread.Sleep(time);
 
     /// <summary>Asleep in the kernel until then: who stays with a VM for weeks costs nothing but its memory.</summary>

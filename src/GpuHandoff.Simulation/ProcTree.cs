@@ -1,3 +1,4 @@
+using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Simulation;
@@ -126,7 +127,7 @@ sealed class ProcTree(SimulatedKernel kernel)
             + $"Device Minor: \t {device.Minor}\nGPU Firmware: \t {kernel.Nvidia.Option.Version}\nGPU Excluded:\t No\n";
     }
 
-    static IEnumerable<(string, Entry)> Process(SimulatedProcess process) =>
+    IEnumerable<(string, Entry)> Process(SimulatedProcess process) =>
     [
         ("cgroup", Text(() => $"0::{process.Cgroup}")),
         ("cmdline", Text(() => string.Concat(process.CommandLine.Select(word => word + "\0")))),
@@ -140,6 +141,12 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("ns", Dir(() => [("pid", new HeldFile(process.PidNamespace, null)), ("mnt", new HeldFile(process.MountNamespace, null))])),
         ("stat", Text(() => $"{process.Pid} ({process.Name}) {(process.IsUninterruptible ? 'D' : 'S')} {process.Parent} {process.Pid} {process.Pid}"
             + $" 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started} 0 0")),
+        ("task", Dir(() => process.Threads.Select(thread => (thread.Id.ToString(), (Entry)Dir(() =>
+        [
+            ("comm", Text(() => thread.Name)),
+            // fs/proc/array.c:task_cpus_allowed
+            ("status", Text(() => $"Name:\t{thread.Name}\nCpus_allowed_list:\t{CpuList.Say(thread.Processors ?? kernel.OnlineProcessors)}\nMems_allowed_list:\t0")),
+        ]))))),
         ("status", Text(() => process.HasNoStatus ? null : $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}"
             + $"\nGid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];

@@ -164,7 +164,10 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
     {
         if (host.Qemu(vm) is null)
             return;
-        host.Kill(vm, teardown);
+        if (teardown > TimeSpan.Zero)
+            host.Kill(vm, teardown);
+        else
+            host.Kill(vm);
         Awaited.Add(vm);
     }
 

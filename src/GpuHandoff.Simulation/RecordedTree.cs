@@ -102,6 +102,10 @@ public sealed class RecordedTree : IKernel
 
     public void Signal(int pid, ulong startedAt, ProcessSignal signal) => throw ReadOnly($"send {signal} to process {pid}");
 
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => throw ReadOnly($"ask {socket}");
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors) => throw ReadOnly($"sched_setaffinity of thread {thread}");
+
     static KernelRefused ReadOnly(string call) => new(call, Errno.ReadOnly, "a recorded machine cannot be changed");
 
     IEnumerable<(string, Entry)> Top()

@@ -360,6 +360,10 @@ public sealed partial class SimulatedKernel
         public void MakeLink(SysPath link, string target) => Quietly(() => kernel.MakeLink(link, target));
         public void RemoveLink(SysPath link) => Quietly(() => kernel.RemoveLink(link));
 
+        public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => kernel.Converse(socket, text, isAll, budget);
+
+        public void SetAffinity(int thread, IReadOnlyList<int> processors) => Quietly(() => kernel.SetAffinity(thread, processors));
+
         public void Signal(int pid, ulong startedAt, ProcessSignal signal) => Quietly(() => kernel.Signal(pid, startedAt, signal));
 
         public ProgramResult RunProgram(

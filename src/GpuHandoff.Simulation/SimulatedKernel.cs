@@ -94,6 +94,12 @@ public sealed partial class SimulatedKernel : IKernel
         alice:x:1000:1000:Alice,,,:/home/alice:/bin/bash
         """;
 
+    /// <summary>Who listens at Unix sockets, by path: what comes back for what was said; null: nothing, for ever.</summary>
+    public IDictionary<string, Func<string, string?>> Sockets { get; } = new Dictionary<string, Func<string, string?>>(StringComparer.Ordinal);
+
+    /// <summary>/sys/devices/system/cpu/online</summary>
+    public IReadOnlyList<int> OnlineProcessors { get; set; } = [.. Enumerable.Range(0, 16)];
+
     /// <summary>The template of the host's targets is installed.</summary>
     public bool HasHostTarget { get; set; }
 
@@ -278,6 +284,32 @@ public sealed partial class SimulatedKernel : IKernel
         {
             if (Processes.Running.FirstOrDefault(process => process.Pid == pid && process.Started == startedAt) is { } process)
                 Processes.Signal(process, signal, this);
+        });
+
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget)
+    {
+        asked.Add($"{socket}: {text.Trim()}");
+        if (!Sockets.TryGetValue(socket.Text, out var listener))
+            throw new KernelRefused($"ask {socket}", Errno.NoEntry, Say(Errno.NoEntry));
+        var heard = listener(text);
+        if (heard is null || !isAll(heard))
+        {
+            clock.Advance(budget);
+            throw new KernelRefused($"ask {socket}", 0, $"no answer within {budget.TotalSeconds:0.#} s");
+        }
+        return heard;
+    }
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors) =>
+        Change($"sched_setaffinity {thread} {string.Join(',', processors)}", $"sched_setaffinity of thread {thread}", NodeBudget, null, () =>
+        {
+            if (Processes.Running.SelectMany(process => process.Threads).FirstOrDefault(t => t.Id == thread) is not { } found)
+                throw new Refusal(Errno.NoProcess);
+            // kernel/sched/syscalls.c:__sched_setaffinity: what is not there or offline is left out, and nothing left is no place to run.
+            List<int> left = [.. processors.Where(OnlineProcessors.Contains).Order()];
+            if (left.Count == 0)
+                throw new Refusal(Errno.Invalid);
+            found.Processors = left;
         });
 
     public void Pause(TimeSpan time)

@@ -1,5 +1,6 @@
 using GpuHandoff.Commands;
 using GpuHandoff.Kernel;
+using GpuHandoff.Libvirt;
 using GpuHandoff.Linux;
 using GpuHandoff.Runs;
 using GpuHandoff.Screen;
@@ -11,12 +12,20 @@ static class Program
     static int Main(string[] arguments)
     {
         // Before anything else: a hand has one job, and is waited for.
-        if (arguments is [Hand.Argument, .. var rest])
+        var call = HookCall.Of(arguments);
+        if (call is null && arguments is [Hand.Argument, .. var rest])
             return Hand.Serve(rest);
         // A reader that goes away (a closed task window, head -1) must not end a hand-over halfway.
         Output.IgnoreBrokenPipes();
         try
         {
+            // Before the command line comes up: most VMs have no GPU, and shall pay as little for it as can be.
+            if (HookCommand.IsCall(arguments))
+                return HookCommand.Run(arguments[0], arguments[1]);
+            if (arguments is ["hook", var vm, [not '-', ..] phase])
+                return HookCommand.Run(vm, phase);
+            if (call is not null)
+                return LibvirtHook.Answer(call);
             var parsed = Tool.Build().Parse(arguments);
             if (parsed.Errors is [])
                 return parsed.Invoke(Tool.Invocation);

@@ -114,7 +114,7 @@ public sealed class ProxmoxOfAMachine : IDisposable
 
         using var json = JsonDocument.Parse(Tool.Run("vms", "--json", "--root", _root).Out);
         json.RootElement.GetProperty("node").GetString().ShouldBe("pve1");
-        json.RootElement.GetProperty("gpus")[0].GetProperty("claims").EnumerateArray().Select(c => c.GetProperty("id").GetInt32()).ShouldBe([105, 107]);
+        json.RootElement.GetProperty("gpus")[0].GetProperty("guests").EnumerateArray().Select(c => c.GetProperty("id").GetInt32()).ShouldBe([105, 107]);
     }
 
     [Fact]

@@ -12,7 +12,11 @@ static class Tool
 
     public static (int Exit, string Out, string Err) Run(params string[] arguments) => Run(("LANG", "C"), arguments);
 
-    public static (int Exit, string Out, string Err) Run((string Name, string Value) variable, params string[] arguments)
+    public static (int Exit, string Out, string Err) Run((string Name, string Value) variable, params string[] arguments) =>
+        Run(variable, [], arguments);
+
+    /// <summary>With something to read on its stdin, which then ends.</summary>
+    public static (int Exit, string Out, string Err) Run((string Name, string Value) variable, byte[] input, string[] arguments)
     {
         var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "gpu-handoff"), arguments)
         {
@@ -22,8 +26,16 @@ static class Tool
         };
         start.Environment[variable.Name] = variable.Value;
         using var process = Process.Start(start)!;
-        process.StandardInput.Close();
         var error = process.StandardError.ReadToEndAsync();
+        try
+        {
+            process.StandardInput.BaseStream.Write(input);
+            process.StandardInput.Close();
+        }
+        catch (IOException)
+        {
+            // It has ended without reading all of it, as it may.
+        }
         var output = process.StandardOutput.ReadToEnd();
         process.WaitForExit(_limit).ShouldBeTrue("the program did not end");
         return (process.ExitCode, output, error.Result);

@@ -164,9 +164,10 @@ public sealed class WhoUsesTheCard(HostAtWork work)
             """).Ok();
         try
         {
-            var (before, picture) = (Host.Record(), HostAtWork.Screen(Vm, "at-work-0-before"));
+            string[] users = ["nvidia-persiste", "nvidia-cuda-mps", "sleep of /system.slice/ollama", "busybox of /lxc/107/ns", "busybox of /machine.slice/libpod"];
+            var (before, picture) = (Settled(record => users.All(record.Contains)), HostAtWork.Screen(Vm, "at-work-0-before"));
             File.WriteAllText(Path.Combine(Vm.Evidence, "at-work-0-before.txt"), before);
-            foreach (var user in new[] { "nvidia-persiste", "nvidia-cuda-mps", "sleep of /system.slice/ollama", "busybox of /lxc/107/ns", "busybox of /machine.slice/libpod" })
+            foreach (var user in users)
                 before.ShouldContain(user);
 
             // The policy's word, not the command line's: so a hook comes along.
@@ -181,7 +182,7 @@ public sealed class WhoUsesTheCard(HostAtWork work)
 
             Host.Tool(0, $"to_nvidia --gpu {Vm.Display}");
             Host.Tool(0, $"to_nvidia --gpu {work.Gpu.Address}");
-            var after = Host.Record();
+            var after = Settled(record => record == before);
             File.WriteAllText(Path.Combine(Vm.Evidence, "at-work-2-back.txt"), after);
             after.ShouldBe(before);
             HostAtWork.Screen(Vm, "at-work-2-back").ShowsTheSameAs(picture).ShouldBeTrue();
@@ -191,6 +192,18 @@ public sealed class WhoUsesTheCard(HostAtWork work)
             Vm.Run($"systemctl disable --quiet ollama; systemctl stop ollama {Target}; rm -r /run/systemd/system/ollama.service.d; systemctl daemon-reload");
         }
     });
+
+    /// <summary>The record as soon as it is so, or as it is after a while: who was just started opens the card when he comes to it.</summary>
+    string Settled(Func<string, bool> isSo)
+    {
+        var record = Host.Record();
+        for (var tries = 0; tries < 20 && !isSo(record); tries++)
+        {
+            Thread.Sleep(500);
+            record = Host.Record();
+        }
+        return record;
+    }
 
     /// <summary>They have the card open; a program that was just started may need a moment for that.</summary>
     void Serves(params IReadOnlyList<string> programs)

@@ -25,6 +25,10 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public QemuProcess? Qemu { get; init; }
 
+    /// <summary>The VM was off and was started for its backup: at the end of that it is off again.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool ForBackup { get; init; }
+
     /// <summary>What was pinned where when the VM began to run, in words; empty: nothing.</summary>
     public ImmutableArray<string> Pinned { get; init; } = [];
 

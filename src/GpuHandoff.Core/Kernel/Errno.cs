@@ -5,6 +5,7 @@ public static class Errno
 {
     public const int NotPermitted = 1;
     public const int NoEntry = 2;
+    public const int NoProcess = 3;
     public const int InputOutput = 5;
     public const int TryAgain = 11;
     public const int AccessDenied = 13;
@@ -19,12 +20,14 @@ public static class Errno
     public const int NotEmpty = 39;
     public const int Loop = 40;
     public const int NotConnected = 107;
+    public const int ConnectionRefused = 111;
 
     /// <summary>The number's name with its meaning: <c>EBUSY (Device or resource busy)</c>.</summary>
     public static string Say(int errno) => errno switch
     {
         NotPermitted => "EPERM (Operation not permitted)",
         NoEntry => "ENOENT (No such file or directory)",
+        NoProcess => "ESRCH (No such process)",
         InputOutput => "EIO (Input/output error)",
         TryAgain => "EAGAIN (Resource temporarily unavailable)",
         AccessDenied => "EACCES (Permission denied)",
@@ -39,6 +42,7 @@ public static class Errno
         NotEmpty => "ENOTEMPTY (Directory not empty)",
         Loop => "ELOOP (Too many levels of symbolic links)",
         NotConnected => "ENOTCONN (Transport endpoint is not connected)",
+        ConnectionRefused => "ECONNREFUSED (Connection refused)",
         _ => $"errno {errno}",
     };
 }

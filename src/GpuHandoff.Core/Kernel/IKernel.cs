@@ -110,6 +110,15 @@ public interface IKernel
     /// </summary>
     void Signal(int pid, ulong startedAt, ProcessSignal signal);
 
+    /// <summary>
+    /// Says something to whoever listens at a Unix socket, and hears what comes back until that is all, or the other side hangs
+    /// up. One that does not say all within the budget is refused: nothing of the kernel's hangs there.
+    /// </summary>
+    string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget);
+
+    /// <summary>sched_setaffinity(2): where a thread may run from now on.</summary>
+    void SetAffinity(int thread, IReadOnlyList<int> processors);
+
     void Pause(TimeSpan time);
 
     /// <summary>Returns when the process that began at that time has ended, or after so long.</summary>

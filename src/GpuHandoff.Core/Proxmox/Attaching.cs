@@ -217,11 +217,11 @@ public static class Attaching
     {
         foreach (var finding in wish.Gpus.SelectMany(g => Findings(machine, g, guest, policy)).DistinctBy(f => f.What))
             yield return $"at this moment the VM could not start: {finding.What}{string.Concat(finding.Evidence.Select(e => $"; {e}"))} (hint: {finding.Hint})";
-        foreach (var (who, how) in Sharers(machine, wish, around))
+        foreach (var (who, how) in Others(machine, wish, around))
             yield return $"{who} has the card too ({how}): only one of them has it at a time";
         foreach (var line in around.File()?.Config?.Dropped.Where(d => d.Text.StartsWith("hostpci", StringComparison.Ordinal)) ?? [])
             yield return $"{ProxmoxNode.PathOf(wish.Vm)}, line {line.Number}: {line.Why}: Proxmox starts the VM without this device";
-        if (around.File()?.Config?.Arguments is { } arguments && arguments.Contains("vfio-pci", StringComparison.Ordinal))
+        if (around.File()?.Config?.Arguments is { } arguments && Allotment.InArguments(arguments).Any())
             yield return "its args name a vfio-pci device, which neither Proxmox nor the hook hands over: let a hostpci line do it";
         if (!IsQ35(settings))
             yield return $"its machine type is {settings.Next("machine") ?? "i440fx, the default"}, which has no PCI Express: for a new guest q35 is better (qm set {wish.Vm} --machine q35), an installed Windows may want its drivers anew";
@@ -242,11 +242,11 @@ public static class Attaching
     }
 
     /// <summary>Others that have the card in their configuration.</summary>
-    static IEnumerable<(string Who, string How)> Sharers(Machine machine, AttachWish wish, Surroundings around) =>
+    static IEnumerable<(string Who, string How)> Others(Machine machine, AttachWish wish, Surroundings around) =>
         from gpu in wish.Gpus
-        from claim in Claims.Of(gpu, machine, around.Guests)
-        where claim.Id != wish.Vm
-        select (claim.ToString(), claim.Through);
+        from guest in Sharers.Of(gpu, machine, around.Guests)
+        where guest.Id != wish.Vm
+        select (guest.ToString(), guest.Through);
 
     static string Cluster(AttachWish wish, Surroundings around)
     {

@@ -48,7 +48,10 @@ public sealed class ProxmoxNode(IKernel kernel)
 
     /// <summary>A VM's configuration; null: this node has no such VM.</summary>
     /// <exception cref="NotProxmox">It is larger than pmxcfs takes a file, so it is none.</exception>
-    public VmConfig? Config(int vm) => Text(PathOf(vm)) is { } text ? Parse(text) : null;
+    public VmConfig? Config(int vm) => ConfigAt(PathOf(vm));
+
+    /// <summary>The same of one that lies elsewhere: with another node, while the VM is on its way from there.</summary>
+    public VmConfig? ConfigAt(SysPath path) => Text(path) is { } text ? Parse(text) : null;
 
     /// <summary>Every VM of this node, by number. One whose file cannot be read is among them with its trouble.</summary>
     public ImmutableArray<VmFile> Configs()
@@ -68,16 +71,6 @@ public sealed class ProxmoxNode(IKernel kernel)
 
     /// <summary>What Proxmox keeps for its VMs. The file is replaced as a whole, so no lock is needed.</summary>
     public ImmutableArray<Reservation> Reserved() => Reservations.Parse(kernel.Read(ReservationFile) ?? "");
-
-    /// <summary>The VM's QEMU; null: it does not run.</summary>
-    /// <remarks>
-    /// qemu-server, PVE/QemuServer/Helpers.pm:vm_running_locally: a PID counts whose command line has that pidfile, for the
-    /// file outlives a QEMU that was killed.
-    /// </remarks>
-    public int? PidOf(int vm) =>
-        int.TryParse(kernel.Read(new($"/var/run/qemu-server/{vm}.pid"))?.Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out var pid)
-            && kernel.Read(Sys.Proc / $"{pid}/cmdline")?.Contains($"/qemu-server/{vm}.pid", StringComparison.Ordinal) == true
-                ? pid : null;
 
     /// <summary>The version of qemu-server, as far as it counts; null: nobody knows.</summary>
     public Version? QemuServer() => DpkgStatus.VersionOf("qemu-server", kernel.Read(DpkgStatus.File) ?? "");

@@ -16,6 +16,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// <summary>The lock for what the cards share: whether nvidia's modules may go depends on all of them.</summary>
     public const string Modules = "modules";
 
+    static readonly TimeSpan _toAmend = TimeSpan.FromSeconds(5);
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(500);
 
     public Ending HandOver(Target target, string? selector, PolicySet policy, CancellationToken stop)
@@ -37,8 +38,20 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     }
 
     /// <summary>Hands cards over to a VM that is about to start, and writes down that they are lent to it.</summary>
-    public Ending Lend(Guest guest, ImmutableArray<PciAddress> gpus, PolicySet policy, CancellationToken stop) =>
-        Guarded(new(Target.Vfio, gpus) { For = guest }, policy, stop)!;
+    /// <param name="forBackup">It starts for its backup alone.</param>
+    public Ending Lend(Guest guest, ImmutableArray<PciAddress> gpus, PolicySet policy, CancellationToken stop, bool forBackup = false) =>
+        Guarded(new(Target.Vfio, gpus) { For = guest, ForBackup = forBackup }, policy, stop)!;
+
+    /// <summary>Writes down what was found out of a loan since; false: it has ended, or somebody is at work on the card.</summary>
+    public bool Amend(Lease lease, Func<Lease, Lease> change, CancellationToken stop)
+    {
+        using var turn = new Holding(kernel, locks, witness, _toAmend, stop);
+        turn.Take([lease.Gpu]);
+        if (turn.Refusal is not null || LeaseOf(lease.Gpu) is not { } now || !lease.IsSameAs(now))
+            return false;
+        WriteDown(() => ledger.Lend(change(now)));
+        return true;
+    }
 
     /// <summary>
     /// Takes back what was lent, as far as these very leases still hold: a VM that was started anew meanwhile keeps its cards.
@@ -119,6 +132,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
 
         /// <summary>Asked with the locks in hand: whether it is wanted still.</summary>
         public Func<Machine, bool> Still { get; init; } = _ => true;
+
+        public bool ForBackup { get; init; }
 
         /// <summary>For locks, and for a VM to let go.</summary>
         public bool Waits { get; init; } = true;
@@ -345,7 +360,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                     turn.WantsModulesAlone();
                     continue;
                 case Answer.Refused refused when kernel.Uptime >= until || stop.IsCancellationRequested
-                    || refused.Findings.Any(f => f.Code != VmHasTheGpu.Check.Code):
+                    || refused.Findings.Any(f => !MayPass(f, gpus, machine)):
                     return Told(errand, refused);
                 case Answer.Refused refused:
                     if (!told)
@@ -358,13 +373,22 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         }
     }
 
+    /// <summary>Whether it is worth waiting: a VM is about to let go, or its manager is at work on it and it will either have the card or not.</summary>
+    static bool MayPass(Finding finding, ImmutableArray<PciAddress> gpus, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
+        || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion));
+
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
     Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)
     {
         var before = goal.Gpus.Select(g => (Gpu: g.Address, Lease: LeaseOf(g.Address))).ToList();
         if (goal is { Target: Target.Vfio, For: { } guest })
         {
-            var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine)).ToImmutableArray();
+            var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine) with
+            {
+                // One that has the card already was on before its backup began, and is on again after it.
+                ForBackup = errand.ForBackup && !before.Exists(b => b.Gpu == g.Address && b.Lease is { ForBackup: false } old
+                    && old.Guest == guest && old.BootId == machine.BootId),
+            }).ToImmutableArray();
             foreach (var lease in leases)
                 ledger.Lend(lease);
             witness.Lends(leases);

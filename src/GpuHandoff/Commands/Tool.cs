@@ -24,6 +24,7 @@ static class Tool
         AttachCommand.Attach(),
         AttachCommand.Detach(),
         VmsCommand.Build(),
+        HookCommand.Build(),
         PolicyCommand.Build(),
         DemoCommand.Build(),
         VersionCommand.Build(),

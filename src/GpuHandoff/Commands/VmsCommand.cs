@@ -35,7 +35,7 @@ static class VmsCommand
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target: null, ledger.Wedges(), ledger.Leases());
         machine = Surveyor.Named(machine, StatusCommand.PciIds(kernel));
         var guests = NodeGuests.Of(node, kernel);
-        var shared = Claims.Of(machine, guests).ToList();
+        var shared = Sharers.Of(machine, guests).ToList();
         if (json)
             Say.Data(new GuestReport(guests.Node, [.. shared], [.. guests.Troubles()]));
         else

@@ -26,6 +26,14 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
         return witness;
     }
 
+    /// <summary>For a task log, which keeps whatever is said: a line a phase, and no less.</summary>
+    public static Witness ForTask(RunLog log)
+    {
+        var witness = new Witness(Output.Error, steps: false, quiet: false, live: false, log);
+        witness.TellOfTheLog();
+        return witness;
+    }
+
     /// <summary>What is being done at this moment, for who asks us to stop a second time.</summary>
     public string Now { get; private set; } = "the machine is being looked at";
 
@@ -34,6 +42,8 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
         Now = what;
         Tell(what);
     }
+
+    public void Tells(string what) => Tell(what);
 
     public void Begins(Plan plan)
     {

@@ -141,6 +141,14 @@ sealed class Mortal : IKernel
         _kernel.Signal(pid, started, signal);
     }
 
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => Alive().Converse(socket, text, isAll, budget);
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors)
+    {
+        Live();
+        _kernel.SetAffinity(thread, processors);
+    }
+
     void Live()
     {
         if (_left-- <= 0)

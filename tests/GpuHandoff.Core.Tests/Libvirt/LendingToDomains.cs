@@ -1,0 +1,166 @@
+using System.Collections.Immutable;
+using GpuHandoff.Goals;
+using GpuHandoff.Guests;
+using GpuHandoff.Kernel;
+using GpuHandoff.Libvirt;
+using GpuHandoff.Runs;
+using GpuHandoff.Simulation;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Core.Tests.Libvirt;
+
+/// <summary>A domain's way in libvirt's order: prepare, QEMU, release. Also where the start fails, and where two want one card.</summary>
+public class LendingToDomains
+{
+    const string Gpu = "0000:01:00.0";
+    const string Audio = "0000:01:00.1";
+
+    readonly Desk _desk = new(Hosts.SingleGpu());
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_domain_gets_the_card_and_the_host_gets_it_back(bool managed)
+    {
+        var before = _desk.Picture();
+
+        Prepare("win11", managed).ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(_desk.Memo.ToString());
+        var lease = _desk.Ledger.Leases().ShouldHaveSingleItem();
+        lease.Guest.ShouldBe(new(VmManager.Libvirt, "win11"));
+        lease.Functions.Select(f => (f.Function.ToString(), f.Owner.Driver)).ShouldBe([(Gpu, "nvidia"), (Audio, "snd_hda_intel")]);
+        // What makes libvirt leave it alone: it is on vfio-pci, and not by libvirt.
+        (_desk.DriverOf(Gpu), _desk.DriverOf(Audio)).ShouldBe(("vfio-pci", "vfio-pci"));
+        _desk.Kernel.StopVm(StartQemu("win11"));
+
+        Release("win11").ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(_desk.Memo.ToString());
+        _desk.Picture().ShouldBe(before);
+        _desk.Ledger.Leases().ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void A_start_that_failed_behind_us_ends_with_release_and_the_card_is_home()
+    {
+        var before = _desk.Picture();
+        Prepare("win11");
+
+        Release("win11").ShouldHaveSingleItem();
+
+        _desk.Picture().ShouldBe(before);
+        _desk.Ledger.Leases().ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void The_release_that_follows_our_own_failure_finds_nothing_to_do()
+    {
+        var before = _desk.Picture();
+        _desk.Kernel.Faults.Refuse(call => call.Contains("vfio-pci/bind") && call.Contains(".0\""), Errno.InputOutput);
+
+        Prepare("win11").ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.RolledBack>();
+
+        _desk.Ledger.Leases().ShouldBeEmpty();
+        Release("win11").ShouldBeEmpty();
+        _desk.Picture().ShouldBe(before);
+    }
+
+    [Theory]
+    [InlineData("first", "second")]
+    [InlineData("second", "first")]
+    public void Of_two_domains_with_one_card_the_later_is_refused_with_the_earliers_name_and_its_release_takes_nothing(string has, string wants)
+    {
+        Prepare(has);
+        StartQemu(has);
+        var lent = (_desk.Picture(), _desk.Kernel.Calls.Count);
+
+        var refused = Prepare(wants).ShouldBeOfType<Ending.Refused>().Why;
+        refused.Findings.ShouldContain(f => f.Code == "gpu-is-lent" && f.What.Contains($"is lent to VM {has}"));
+        // libvirt goes the whole way of a stop after a prepare that failed.
+        Release(wants).ShouldBeEmpty();
+
+        (_desk.Picture(), _desk.Kernel.Calls.Count).ShouldBe(lent);
+        _desk.Ledger.Leases().ShouldHaveSingleItem().Guest.Id.ShouldBe(has);
+    }
+
+    [Fact]
+    public void A_card_that_somebody_uses_does_not_go_and_nothing_is_lent()
+    {
+        _desk.Kernel.OpenNode("/dev/nvidia0", _desk.Kernel.StartProcess("ollama", "/system.slice/ollama.service"));
+        var before = _desk.Picture();
+
+        Prepare("win11").ShouldBeOfType<Ending.Refused>().Why.Findings.ShouldContain(f => f.Code == "gpu-in-use");
+
+        _desk.Picture().ShouldBe(before);
+        _desk.Ledger.Leases().ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Release_waits_for_a_qemu_that_has_not_let_go_yet()
+    {
+        Prepare("win11");
+        var vm = StartQemu("win11");
+        _desk.Kernel.Later(TimeSpan.FromSeconds(8), () => _desk.Kernel.StopVm(vm));
+
+        Release("win11").ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(_desk.Memo.ToString());
+
+        _desk.DriverOf(Gpu).ShouldBe("nvidia");
+    }
+
+    [Fact]
+    public void A_late_release_takes_nothing_from_another_domain_that_has_the_card_by_now()
+    {
+        Prepare("first");
+        var old = _desk.Ledger.Leases();
+        Release("first");
+        Prepare("second");
+
+        _desk.Turn().TakeBack(old, Policy.Default, CancellationToken.None).ShouldBeEmpty();
+
+        _desk.DriverOf(Gpu).ShouldBe("vfio-pci");
+        _desk.Ledger.Leases().ShouldHaveSingleItem().Guest.Id.ShouldBe("second");
+    }
+
+    [Fact]
+    public void Prepare_once_more_after_a_start_that_nobody_ended_is_no_trouble()
+    {
+        Prepare("win11");
+
+        Prepare("win11").ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>();
+
+        // The second time the card was on vfio-pci already: where it comes from is known from the first.
+        _desk.Ledger.Leases().ShouldHaveSingleItem().Functions[0].Owner.Driver.ShouldBe("nvidia");
+        Release("win11");
+        _desk.DriverOf(Gpu).ShouldBe("nvidia");
+    }
+
+    [Fact]
+    public void Two_cards_of_one_domain_go_and_come_together()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        var before = desk.Picture();
+        var domain = new Domain("win11", [new(new(0, 2, 0, 0), false), new(new(0, 1, 0, 0), true)]);
+
+        desk.Turn().Lend(Call("win11", "prepare", "begin").Guest(), domain.Gpus(Surveyor.Cards(desk.Kernel)), Policy.Default, CancellationToken.None)
+            .ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(desk.Memo.ToString());
+        (desk.DriverOf(Gpu), desk.DriverOf("0000:02:00.0")).ShouldBe(("vfio-pci", "vfio-pci"));
+
+        desk.Turn().TakeBack(desk.Ledger.Leases(), Policy.Default, CancellationToken.None).Length.ShouldBe(2);
+        desk.Picture().ShouldBe(before);
+        desk.Ledger.Leases().ShouldBeEmpty();
+    }
+
+    Ending Prepare(string name, bool managed = false)
+    {
+        var domain = Domain.Parse(ReadingDomains.With("domain='0x0000' bus='0x01' slot='0x00' function='0x0'", name, managed));
+        return _desk.Turn().Lend(
+            Call(name, "prepare", "begin").Guest(), domain.Gpus(Surveyor.Cards(_desk.Kernel)), Policy.Default, CancellationToken.None);
+    }
+
+    ImmutableArray<Ending> Release(string name)
+    {
+        var guest = Call(name, "release", "end").Guest();
+        return _desk.Turn().TakeBack([.. _desk.Ledger.Leases().Where(l => l.Guest == guest)], Policy.Default, CancellationToken.None);
+    }
+
+    static HookCall Call(string name, string operation, string stage) => HookCall.Of([name, operation, stage, "-"]).ShouldNotBeNull();
+
+    SimulatedVm StartQemu(string name) => _desk.Kernel.StartVm(name, [.. _desk.Survey().Gpus[0].Functions.Select(f => f.Address)]);
+}

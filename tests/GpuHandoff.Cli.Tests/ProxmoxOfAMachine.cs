@@ -19,7 +19,6 @@ public sealed class ProxmoxOfAMachine : IDisposable
         Put("etc/pve/nodes/pve1/lxc/107.conf", "dev0: /dev/nvidia0\nhostname: media\n");
         Put("etc/pve/storage.cfg", "dir: local\n\tpath /var/lib/vz\n\tcontent iso,vztmpl\n");
         Put("proc/sys/kernel/hostname", "pve1\n");
-        Put("var/lib/dpkg/status", "Package: qemu-server\nStatus: install ok installed\nVersion: 9.2.6\n");
         File.CreateSymbolicLink(Path.Combine(_root, "etc/pve/local"), "nodes/pve1");
         File.CreateSymbolicLink(Path.Combine(_root, "etc/pve/qemu-server"), "nodes/pve1/qemu-server");
         File.CreateSymbolicLink(Path.Combine(_root, "etc/pve/lxc"), "nodes/pve1/lxc");
@@ -49,7 +48,7 @@ public sealed class ProxmoxOfAMachine : IDisposable
                2. link /var/lib/vz/snippets/gpu-handoff → /usr/local/sbin/gpu-handoff
                   undo: remove the link /var/lib/vz/snippets/gpu-handoff
             vm
-               3. qm set 101 --hostpci0 0000:01:00,pcie=1,driver=keep --hookscript local:snippets/gpu-handoff
+               3. qm set 101 --hostpci0 0000:01:00,pcie=1 --hookscript local:snippets/gpu-handoff
                   undo: qm set 101 --delete hookscript,hostpci0
 
             """);

@@ -1,4 +1,3 @@
-using GpuHandoff.Proxmox;
 using GpuHandoff.Runs;
 
 namespace GpuHandoff.Linux.Tests;

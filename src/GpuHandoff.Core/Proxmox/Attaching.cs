@@ -18,9 +18,6 @@ public sealed record AttachWish(int Vm, ImmutableArray<Gpu> Gpus, string? Mappin
 /// <summary>From what a VM has to what it needs: the link to our program, a hostpci line for each card, the hookscript. Pure.</summary>
 public static class Attaching
 {
-    /// <summary>The first qemu-server that knows driver=keep. An older one warns about the whole line and drops it.</summary>
-    public static Version KnowsKeep { get; } = new(9, 0, 25);
-
     // What would refuse every start. All else may be otherwise when the VM starts, and is told.
     static readonly string[] _lasting =
     [
@@ -34,7 +31,8 @@ public static class Attaching
         if (Unfit(around) is { } unfit)
             return new Answer.Refused(what, [unfit]);
         var settings = around.Settings!;
-        var guest = new Guest(VmManager.Proxmox, wish.Vm.ToString()) { Name = around.File()?.Config?.Name };
+        var guest = HookErrand.GuestOf(wish.Vm, around.File()?.Config?.Name);
+        policy = policy.OfVm(guest.Id);
         ImmutableArray<Finding> wrong =
         [
             .. Held(around),
@@ -208,7 +206,7 @@ public static class Attaching
     /// once instead of hanging in an unbind from a busy driver (docs/decisions/0020). A node of the cluster whose Proxmox is
     /// too old for it would start the VM without the card, and of the others we do not know how old they are.
     /// </summary>
-    public static bool TakesKeep(Surroundings around) => around.OtherNodes is [] && around.QemuServer >= KnowsKeep;
+    public static bool TakesKeep(Surroundings around) => around.OtherNodes is [] && around.QemuServer >= DebianVersion.KnowsKeep;
 
     // pc-q35-9.2          type=q35,viommu=intel
     static bool IsQ35(VmLines settings) => settings.Next("machine")?.Contains("q35", StringComparison.Ordinal) == true;

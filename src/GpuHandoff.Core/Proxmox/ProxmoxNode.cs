@@ -72,9 +72,6 @@ public sealed class ProxmoxNode(IKernel kernel)
     /// <summary>What Proxmox keeps for its VMs. The file is replaced as a whole, so no lock is needed.</summary>
     public ImmutableArray<Reservation> Reserved() => Reservations.Parse(kernel.Read(ReservationFile) ?? "");
 
-    /// <summary>The version of qemu-server, as far as it counts; null: nobody knows.</summary>
-    public Version? QemuServer() => DpkgStatus.VersionOf("qemu-server", kernel.Read(DpkgStatus.File) ?? "");
-
     /// <summary>Other nodes of the cluster.</summary>
     public ImmutableArray<string> OtherNodes() => [.. kernel.List(Cluster / "nodes").Where(n => n != Name())];
 

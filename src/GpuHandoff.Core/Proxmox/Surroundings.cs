@@ -57,7 +57,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
 
     public Attachment? Attached() => Attachments.FirstOrDefault(a => a.Vm == Vm);
 
-    static readonly string[] _timers = ["gpu-handoff-recover.timer", "gpu-handoff-reconcile.timer"];
+    static readonly string[] _timers = ["gpu-handoff-recover.timer"];
     static readonly SysPath[] _unitFolders = [new("/etc/systemd/system"), new("/usr/lib/systemd/system"), new("/lib/systemd/system")];
 
     public static Surroundings Of(int vm, string? mapping, string program, ImmutableArray<Attachment> attachments, IKernel kernel)
@@ -81,7 +81,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
             MissingFolders = [.. Above(storage.Snippets).Where(folder => kernel.StatusOf(new(folder)) is null)],
             OtherNodes = node.OtherNodes(),
             IsUnderHa = node.IsUnderHa(vm),
-            QemuServer = node.QemuServer(),
+            QemuServer = DebianVersion.OfQemuServer(kernel),
             SleepingTimers =
             [
                 .. _timers.Where(t => _unitFolders.Any(f => kernel.Exists(f / t)) && !kernel.Exists(_unitFolders[0] / "timers.target.wants" / t)),

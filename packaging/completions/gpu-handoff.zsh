@@ -10,7 +10,10 @@ commands=(
     'to_nvidia:hand the GPU back to the host'
     'to_host:hand the GPU back to the host'
     'handoff:the same by argument'
+    'leases:tell which GPU is lent to which VM'
+    'reconcile:take back what is lent to VMs that are gone'
     'recover:bring what a killed run left to an end'
+    'hook:what Proxmox calls when a VM starts and stops'
     'attach:give a VM of Proxmox the GPU and the hook'
     'detach:take back what attach gave a VM'
     'vms:list the VMs and containers that each GPU is for'
@@ -78,11 +81,26 @@ case $words[2] in
         shift words; ((CURRENT--))
         _arguments '--json[print data instead of words]' '--help[show help]' '--root[a recorded machine]:folder:_files -/'
         ;;
+    leases)
+        shift words; ((CURRENT--))
+        _arguments '--json[print data instead of words]' '--help[show help]'
+        ;;
+    reconcile)
+        shift words; ((CURRENT--))
+        _arguments '--watch[stay with this VM until its GPU is home]:VM:' '--no-wait[leave a run alone that is at work]' \
+            '--json[print data instead of words]' '--help[show help]' \
+            '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
+        ;;
     recover)
         shift words; ((CURRENT--))
         _arguments '--no-wait[leave a run alone that is at work]' '--unwedge[take the mark off where the call has come back]' \
             '--json[print data instead of words]' '--help[show help]' \
             '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
+        ;;
+    hook)
+        shift words; ((CURRENT--))
+        _arguments '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]' '--json[print data instead of words]' \
+            '--root[a recorded machine]:folder:_files -/' '--help[show help]' '1:VM:' '2:phase:(pre-start post-start pre-stop post-stop)'
         ;;
     policy)
         shift words; ((CURRENT--))

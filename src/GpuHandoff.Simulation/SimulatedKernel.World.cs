@@ -189,6 +189,9 @@ public sealed partial class SimulatedKernel
     /// <param name="drains">Whether the driver lets cards be drained.</param>
     public void InstallNvidiaSmi(bool drains = true) => Programs[Kernel.Programs.NvidiaSmi] = new NvidiaSmi(this, drains).Program;
 
+    /// <summary>A program that is only ever asked one thing, and always says the same.</summary>
+    public void Install(string program, string says) => Programs[program] = new(static _ => true, _ => new(0, says));
+
     /// <summary>A program that is not installed after all.</summary>
     public void Forget(string program) => Programs.Remove(program);
 
@@ -317,6 +320,9 @@ public sealed partial class SimulatedKernel
 
     /// <summary>Another screen comes: a frame buffer of the first bridge's, whatever that may be.</summary>
     public void ShowSomethingElsewhere() => Consoles.Add("udldrmfb", Bus.Devices.First(), "udl");
+
+    /// <summary>How many IDs a driver was given by new_id.</summary>
+    public int DynamicIdsOf(string driver) => Bus.Drivers.First(d => d.Name == driver).DynamicIds.Count;
 
     /// <summary>Nobody but root sees addresses in /proc/iomem.</summary>
     public bool HidesMemory { get; set; }

@@ -291,13 +291,11 @@ public sealed partial class SimulatedKernel : IKernel
         asked.Add($"{socket}: {text.Trim()}");
         if (!Sockets.TryGetValue(socket.Text, out var listener))
             throw new KernelRefused($"ask {socket}", Errno.NoEntry, Say(Errno.NoEntry));
-        var heard = listener(text);
-        if (heard is null || !isAll(heard))
-        {
-            clock.Advance(budget);
-            throw new KernelRefused($"ask {socket}", 0, $"no answer within {budget.TotalSeconds:0.#} s");
-        }
-        return heard;
+        // All, or what came before it hung up.
+        if (listener(text) is { } heard)
+            return heard;
+        clock.Advance(budget);
+        throw new KernelRefused($"ask {socket}", 0, $"no answer within {budget.TotalSeconds:0.#} s");
     }
 
     public void SetAffinity(int thread, IReadOnlyList<int> processors) =>

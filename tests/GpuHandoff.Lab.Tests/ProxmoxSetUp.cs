@@ -49,9 +49,9 @@ public sealed class ProxmoxSetUp(LabNode node)
     {
         node.Vm.Run("printf 'machine: q35\\nmemory: 32\\nname: gaming\\n' > /etc/pve/qemu-server/101.conf").Ok();
         var before = node.Vm.Run(Snapshot).Output;
-        node.Vm.Run("mkdir -p /run/lock/qemu-server; flock /run/lock/qemu-server/lock-101.conf sleep 60 & sleep 0.5").Ok();
+        node.Vm.Run("mkdir -p /run/lock/qemu-server; setsid flock /run/lock/qemu-server/lock-101.conf sleep 600 < /dev/null > /dev/null 2>&1 & sleep 0.5").Ok();
         node.Host.Tool(1, $"attach 101 --gpu {node.First.Address}").ToString().ShouldContain("is at work on VM 101 (gaming)");
-        node.Vm.Run("pkill -f 'sleep 60'; true").Ok();
+        node.Vm.Run("pkill -x sleep; true").Ok();
         node.Vm.Run(Snapshot).Output.ShouldBe(before);
     });
 }

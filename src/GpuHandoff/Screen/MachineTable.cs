@@ -21,6 +21,8 @@ static class MachineTable
             Table(text, [_columns, .. gpu.Functions.Concat(gpu.Neighbours).Select(f => Row(f, gpu))]);
             if (machine.HomeOf(gpu) is { } home)
                 text.Append("away from ").AppendJoin(", ", home.Functions.Select(f => $"{f.Function} {f.Owner}")).Append('\n');
+            if (machine.LoanOf(gpu) is { } loan)
+                text.Append("lent to ").Append(loan).Append('\n');
             if (machine.WedgeOf(gpu) is { } wedge)
                 text.Append("stuck in ").Append(wedge.Call).Append('\n');
             text.Append('\n');

@@ -66,6 +66,7 @@ sealed record GuestReport(string? Node, ImmutableArray<Shared> Gpus, ImmutableAr
     UseStringEnumConverter = true,
     Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]
 [JsonSerializable(typeof(Report))]
+[JsonSerializable(typeof(ImmutableArray<LeaseReport>))]
 [JsonSerializable(typeof(PolicyReport))]
 [JsonSerializable(typeof(GuestReport))]
 sealed partial class ReportJson : JsonSerializerContext

@@ -55,7 +55,7 @@ public sealed record NodeGuests(string? Node, ImmutableArray<VmFile> Vms, Immuta
         {
             Running =
             [
-                .. vms.Select(v => v.Id).Where(id => node.PidOf(id) is not null),
+                .. vms.Select(v => v.Id).Where(id => RunningVm.Of(id, kernel) is not null),
                 .. containers.Select(c => c.Id).Where(id => kernel.Exists(new($"/sys/fs/cgroup/lxc/{id}"))),
             ],
             Mappings =

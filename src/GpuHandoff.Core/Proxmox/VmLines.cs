@@ -3,9 +3,9 @@ using System.Collections.Immutable;
 namespace GpuHandoff.Proxmox;
 
 /// <summary>One line of a VM's configuration, with both ends of its change; null: no such line.</summary>
-public sealed record VmSetting(string Key, string? From, string? To)
+public sealed record VmLine(string Key, string? From, string? To)
 {
-    public VmSetting Back() => new(Key, To, From);
+    public VmLine Back() => new(Key, To, From);
 
     /// <summary>Whether a value is the wanted one, whatever the order of its properties.</summary>
     public bool Is(string? now, string? wanted) => now == wanted || (now is not null && wanted is not null
@@ -29,7 +29,7 @@ public sealed record VmSetting(string Key, string? From, string? To)
 
 /// <summary>The lines of a VM's configuration as they stand: what holds now, and what a start or a stop will make of it.</summary>
 /// <remarks>qemu-server, PVE/QemuServer.pm:parse_vm_config and vmconfig_apply_pending.</remarks>
-public sealed record VmSettings(ImmutableDictionary<string, string> Now, ImmutableDictionary<string, string> Pending, ImmutableHashSet<string> Deleted)
+public sealed record VmLines(ImmutableDictionary<string, string> Now, ImmutableDictionary<string, string> Pending, ImmutableHashSet<string> Deleted)
 {
     /// <summary>What the next start finds; null: nothing.</summary>
     public string? Next(string key) => Pending.GetValueOrDefault(key) ?? (Deleted.Contains(key) ? null : Now.GetValueOrDefault(key));
@@ -54,7 +54,7 @@ public sealed record VmSettings(ImmutableDictionary<string, string> Now, Immutab
     // hostpci1: 0000:06:00,pcie=1
     // [before-update]
     // hostpci0: 0000:04:00
-    public static VmSettings Parse(string text)
+    public static VmLines Parse(string text)
     {
         var (now, pending, deleted) = (Builder(), Builder(), ImmutableHashSet.CreateBuilder<string>());
         var section = now;

@@ -6,7 +6,7 @@ using GpuHandoff.Survey;
 namespace GpuHandoff.Proxmox;
 
 /// <summary>What Proxmox's reservations say of a function.</summary>
-static class ReservedFor
+static class Claims
 {
     /// <summary>Which other VM has a function, in words; null: none.</summary>
     public static string? Of(PciAddress function, int vm, ProxmoxNode node, IKernel kernel)

@@ -53,7 +53,7 @@ sealed class PolicyFile(string file, ImmutableArray<PolicyError>.Builder errors)
         return said with { Files = everywhere.ToImmutable(), Cards = cards.ToImmutable(), Vms = vms.ToImmutable() };
     }
 
-    void Vms(PolicyNode value, ImmutableArray<GuestSetting>.Builder vms)
+    void Vms(PolicyNode value, ImmutableArray<VmSetting>.Builder vms)
     {
         const string form = "a VM is its number in Proxmox, such as 101";
         if (value.IsNothing())

@@ -8,7 +8,7 @@ public sealed record CardSetting(CardName Card, Setting Setting);
 
 /// <summary>A value that holds for one VM.</summary>
 /// <param name="Vm">Proxmox's number.</param>
-public sealed record GuestSetting(string Vm, Setting Setting);
+public sealed record VmSetting(string Vm, Setting Setting);
 
 /// <summary>A key with the value that holds, and where it comes from.</summary>
 public sealed record Effective(string Key, string Value, Origin From);
@@ -28,7 +28,7 @@ public sealed record PolicySet
 
     public ImmutableArray<CardSetting> Cards { get; init; } = [];
 
-    public ImmutableArray<GuestSetting> Vms { get; init; } = [];
+    public ImmutableArray<VmSetting> Vms { get; init; } = [];
 
     /// <summary>Of the command line: above all files, for every card.</summary>
     public ImmutableArray<Setting> Flags { get; init; } = [];

@@ -174,7 +174,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
         }
 
         string? WhoHas(PciAddress function) =>
-            ReservedFor.Of(function, vm, node, kernel)
+            Claims.Of(function, vm, node, kernel)
             // Its hook has run, and Proxmox has not come to reserve it yet.
             ?? othersLeases.Where(l => l.Gpu.SharesSlotWith(function)).Select(l => $"it is lent to {l.Guest}").FirstOrDefault();
 

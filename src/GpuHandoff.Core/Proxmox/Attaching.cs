@@ -18,12 +18,12 @@ public sealed record AttachWish(int Vm, ImmutableArray<Gpu> Gpus, string? Mappin
 /// <summary>From what a VM has to what it needs: the link to our program, a hostpci line for each card, the hookscript. Pure.</summary>
 public static class Attaching
 {
-    /// <summary>The first qemu-server that knows driver=keep. An older one warns about the whole line and drops it.</summary>
-    public static Version KnowsKeep { get; } = new(9, 0, 25);
-
-    // What is so at this moment and may be otherwise when the VM starts. All else would refuse every start.
-    static readonly string[] _passing =
-        ["gpu-is-lent", "gpu-is-in-use", "sibling-is-in-use", "container-has-the-gpu", "drm-holds-the-card", "module-in-motion"];
+    // What would refuse every start. All else may be otherwise when the VM starts, and is told.
+    static readonly string[] _lasting =
+    [
+        GpuIsWedged.Check.Code, IommuOff.Check.Code, VfioMissing.Check.Code, GroupIsShared.Check.Code, UnloadNotPossible.Check.Code,
+        UnloadTakesOthers.Check.Code, ConsoleWouldBeLost.Check.Code, BarSizeNotOffered.Check.Code,
+    ];
 
     public static Answer Plan(Machine machine, AttachWish wish, Surroundings around, PolicySet policy)
     {
@@ -31,7 +31,8 @@ public static class Attaching
         if (Unfit(around) is { } unfit)
             return new Answer.Refused(what, [unfit]);
         var settings = around.Settings!;
-        var guest = new Guest(VmManager.Proxmox, wish.Vm.ToString()) { Name = around.File()?.Config?.Name };
+        var guest = HookErrand.GuestOf(wish.Vm, around.File()?.Config?.Name);
+        policy = policy.OfVm(guest.Id);
         ImmutableArray<Finding> wrong =
         [
             .. Held(around),
@@ -109,7 +110,7 @@ public static class Attaching
     static IEnumerable<Finding> Blocking(Machine machine, AttachWish wish, Guest guest, PolicySet policy)
     {
         var calm = machine with { Loans = [], Users = [], Containers = [] };
-        return wish.Gpus.SelectMany(gpu => Findings(calm, gpu, guest, policy)).Where(f => !_passing.Contains(f.Code));
+        return wish.Gpus.SelectMany(gpu => Findings(calm, gpu, guest, policy)).Where(f => _lasting.Contains(f.Code));
     }
 
     static ImmutableArray<Finding> Findings(Machine machine, Gpu gpu, Guest guest, PolicySet policy) =>
@@ -150,7 +151,7 @@ public static class Attaching
         }
     }
 
-    static IEnumerable<Finding> Scripted(AttachWish wish, Surroundings around, VmSettings settings)
+    static IEnumerable<Finding> Scripted(AttachWish wish, Surroundings around, VmLines settings)
     {
         if (settings.Next("hookscript") is { } script && Snippet.Of(script) == Hookscript.Another)
         {
@@ -177,21 +178,13 @@ public static class Attaching
     }
 
     /// <summary>The hostpci lines that are missing.</summary>
-    static (ImmutableArray<VmSetting> Lines, bool Full) Lines(AttachWish wish, Surroundings around, VmSettings settings)
+    static (ImmutableArray<VmLine> Lines, bool Full) Lines(AttachWish wish, Surroundings around, VmLines settings)
     {
-        var lines = ImmutableArray.CreateBuilder<VmSetting>();
-        foreach (var value in Wanted(wish, around, settings))
-        {
-            if (settings.Free() is not { } free)
-                return ([], true);
-            var key = $"hostpci{free}";
-            lines.Add(new(key, null, value));
-            settings = settings with { Pending = settings.Pending.SetItem(key, value) };
-        }
-        return (lines.ToImmutable(), false);
+        var (wanted, free) = (Wanted(wish, around, settings).ToList(), settings.Free().ToList());
+        return wanted.Count > free.Count ? ([], true) : ([.. wanted.Select((value, i) => new VmLine($"hostpci{free[i]}", null, value))], false);
     }
 
-    static IEnumerable<string> Wanted(AttachWish wish, Surroundings around, VmSettings settings)
+    static IEnumerable<string> Wanted(AttachWish wish, Surroundings around, VmLines settings)
     {
         var flags = (IsQ35(settings) ? ",pcie=1" : "") + (wish.Primary ? ",x-vga=1" : "") + (TakesKeep(around) ? ",driver=keep" : "");
         if (wish.Mapping is { } mapping)
@@ -205,20 +198,20 @@ public static class Attaching
     /// once instead of hanging in an unbind from a busy driver (docs/decisions/0020). A node of the cluster whose Proxmox is
     /// too old for it would start the VM without the card, and of the others we do not know how old they are.
     /// </summary>
-    public static bool TakesKeep(Surroundings around) => around.OtherNodes is [] && around.QemuServer >= KnowsKeep;
+    public static bool TakesKeep(Surroundings around) => around.OtherNodes is [] && around.QemuServer >= DebianVersion.KnowsKeep;
 
     // pc-q35-9.2          type=q35,viommu=intel
-    static bool IsQ35(VmSettings settings) => settings.Next("machine")?.Contains("q35", StringComparison.Ordinal) == true;
+    static bool IsQ35(VmLines settings) => settings.Next("machine")?.Contains("q35", StringComparison.Ordinal) == true;
 
-    static IEnumerable<string> Notes(Machine machine, AttachWish wish, Surroundings around, VmSettings settings, Guest guest, PolicySet policy)
+    static IEnumerable<string> Notes(Machine machine, AttachWish wish, Surroundings around, VmLines settings, Guest guest, PolicySet policy)
     {
         foreach (var finding in wish.Gpus.SelectMany(g => Findings(machine, g, guest, policy)).DistinctBy(f => f.What))
             yield return $"at this moment the VM could not start: {finding.What}{string.Concat(finding.Evidence.Select(e => $"; {e}"))} (hint: {finding.Hint})";
-        foreach (var (who, how) in Sharers(machine, wish, around))
+        foreach (var (who, how) in Others(machine, wish, around))
             yield return $"{who} has the card too ({how}): only one of them has it at a time";
         foreach (var line in around.File()?.Config?.Dropped.Where(d => d.Text.StartsWith("hostpci", StringComparison.Ordinal)) ?? [])
             yield return $"{ProxmoxNode.PathOf(wish.Vm)}, line {line.Number}: {line.Why}: Proxmox starts the VM without this device";
-        if (around.File()?.Config?.Arguments is { } arguments && arguments.Contains("vfio-pci", StringComparison.Ordinal))
+        if (around.File()?.Config?.Arguments is { } arguments && Allotment.InArguments(arguments).Any())
             yield return "its args name a vfio-pci device, which neither Proxmox nor the hook hands over: let a hostpci line do it";
         if (!IsQ35(settings))
             yield return $"its machine type is {settings.Next("machine") ?? "i440fx, the default"}, which has no PCI Express: for a new guest q35 is better (qm set {wish.Vm} --machine q35), an installed Windows may want its drivers anew";
@@ -239,11 +232,11 @@ public static class Attaching
     }
 
     /// <summary>Others that have the card in their configuration.</summary>
-    static IEnumerable<(string Who, string How)> Sharers(Machine machine, AttachWish wish, Surroundings around) =>
+    static IEnumerable<(string Who, string How)> Others(Machine machine, AttachWish wish, Surroundings around) =>
         from gpu in wish.Gpus
-        from claim in Claims.Of(gpu, machine, around.Guests)
-        where claim.Id != wish.Vm
-        select (claim.ToString(), claim.Through);
+        from guest in Sharers.Of(gpu, machine, around.Guests)
+        where guest.Id != wish.Vm
+        select (guest.ToString(), guest.Through);
 
     static string Cluster(AttachWish wish, Surroundings around)
     {

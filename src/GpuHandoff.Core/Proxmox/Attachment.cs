@@ -8,7 +8,7 @@ namespace GpuHandoff.Proxmox;
 /// killed in between leaves no more than it says, and detach takes back no more than it says.
 /// </summary>
 /// <param name="Settings">Lines of its configuration, with what they were before.</param>
-public sealed record Attachment(int Vm, ImmutableArray<VmSetting> Settings)
+public sealed record Attachment(int Vm, ImmutableArray<VmLine> Settings)
 {
     public const int Newest = 1;
 

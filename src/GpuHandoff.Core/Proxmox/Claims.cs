@@ -1,84 +1,41 @@
-using System.Collections.Immutable;
-using System.Text.Json.Serialization;
+using System.Globalization;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Proxmox;
 
-/// <summary>A guest that has a card in its configuration.</summary>
-/// <param name="Kind"><c>VM</c> or <c>container</c>.</param>
-/// <param name="Through">The line or lines that give it: <c>hostpci0</c>, <c>hostpci1, mapping gpu-pool</c>.</param>
-public sealed record Claim(string Kind, int Id, string? Name, string Through)
+/// <summary>What Proxmox's reservations say of a function.</summary>
+static class Claims
 {
-    public bool Runs { get; init; }
-
-    /// <summary>It is lent to this one now.</summary>
-    public bool HasIt { get; init; }
-
-    /// <summary>Whether its starts and stops are told to us; null: a container's need not be.</summary>
-    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
-    public Hookscript? Hook { get; init; }
-
-    public override string ToString() => Name is { Length: > 0 } ? $"{Kind} {Id} ({Name})" : $"{Kind} {Id}";
-}
-
-/// <summary>A card, whose it is now, and who may get it.</summary>
-/// <param name="Now">In words: <c>lent to VM 101 (windows)</c>, <c>with the host (nvidia)</c>.</param>
-public sealed record Shared(PciAddress Gpu, string? Model, string Now, ImmutableArray<Claim> Claims);
-
-/// <summary>Which guests' files name which cards.</summary>
-public static class Claims
-{
-    public static IEnumerable<Shared> Of(Machine machine, NodeGuests guests) =>
-        machine.Gpus.Select(gpu => new Shared(gpu.Address, gpu.Display().Name, Now(gpu, machine), [.. Of(gpu, machine, guests)]));
-
-    public static IEnumerable<Claim> Of(Gpu gpu, Machine machine, NodeGuests guests)
+    /// <summary>Which other VM has a function, in words; null: none.</summary>
+    public static string? Of(PciAddress function, int vm, ProxmoxNode node, IKernel kernel)
     {
-        var tenant = machine.LoanOf(gpu)?.Lease.Guest.Id;
-        foreach (var (id, config) in guests.Vms.Where(v => v.Config is not null).Select(v => (v.Id, v.Config!)))
+        foreach (var reservation in node.Reserved().Where(r => r.Vm != vm && r.Id.Has(function)))
         {
-            var through = config.Devices.Where(d => guests.Gives(d, gpu))
-                .Select(d => d.Mapping is { } mapping ? $"{d.Key()}, mapping {mapping}" : d.Key()).ToList();
-            // -device vfio-pci,host=05:00.0
-            if (config.Arguments is { } arguments && gpu.Functions.Any(f => Names(arguments, f.Address)))
-                through.Add("args");
-            if (through is [])
-                continue;
-            yield return new("VM", id, config.Name, string.Join(", ", through))
-            {
-                Runs = guests.Running.Contains(id),
-                HasIt = tenant == id.ToString(),
-                Hook = Snippet.Of(config.Hookscript),
-            };
+            if (IsLive(reservation, kernel))
+                return $"Proxmox keeps it for {Name(reservation.Vm, node)}, which {(reservation.Pid is { } pid ? $"runs as process {pid}" : "starts")}";
         }
-        foreach (var container in guests.Containers.Where(c => Has(c.Devices, gpu, machine)))
-        {
-            yield return new("container", container.Id, container.Name, "its devices")
-            {
-                Runs = guests.Running.Contains(container.Id),
-            };
-        }
+        return null;
     }
 
-    static bool Names(string arguments, PciAddress function) => arguments.Contains("vfio-pci", StringComparison.Ordinal)
-        && (arguments.Contains($"host={function}", StringComparison.Ordinal) || arguments.Contains($"host={function.ToString()[5..]}", StringComparison.Ordinal));
+    /// <summary>A process counts as long as the VM runs as that; a time until it has come.</summary>
+    /// <remarks>PVE/QemuServer/PCI.pm:reserve_pci_usage.</remarks>
+    public static bool IsLive(Reservation reservation, IKernel kernel) => reservation.Pid is { } pid
+        ? RunningVm.Of(reservation.Vm, kernel)?.Pid == pid
+        : reservation.Until is { } until && WallClock.Now(kernel) is { } now && until > now.ToUnixTimeSeconds();
 
-    // While a VM has the card its nodes have no number: then what names any card of NVIDIA's may mean this one.
-    static bool Has(RunningContainer container, Gpu gpu, Machine machine) => container.Has(gpu, machine, wholeStack: false)
-        || (gpu.IsNvidia() && gpu.Minor is null
-            && (container.Nodes.Any(n => n.StartsWith("/dev/nvidia", StringComparison.Ordinal)) || container.Rules.Any(r => r.Major == 195)));
-
-    static string Now(Gpu gpu, Machine machine)
+    /// <summary><c>VM 102 (games)</c>, as a person knows it.</summary>
+    public static string Name(int vm, ProxmoxNode node)
     {
-        if (machine.WedgeOf(gpu) is not null)
-            return "stuck until the next boot";
-        if (machine.LoanOf(gpu) is { } loan)
-            return $"lent to {loan.Lease.Guest}, {loan.Evidence}";
-        var display = gpu.Display();
-        if (!display.IsOnVfio())
-            return display.Owner.Driver is { } driver ? $"with the host ({driver})" : "without a driver";
-        var nodes = gpu.Functions.Where(f => f.IsOnVfio()).SelectMany(f => f.Nodes).ToList();
-        return machine.Users.FirstOrDefault(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node))) is { } user
-            ? user.Of.Vm is { } vm ? $"VM {vm} has it, without a lease of ours" : $"on vfio-pci, used by {user}"
-            : "on vfio-pci, and nobody has it";
+        var id = vm.ToString(CultureInfo.InvariantCulture);
+        try
+        {
+            return new Guests.Guest(Guests.VmManager.Proxmox, id) { Name = node.Config(vm)?.Name }.ToString();
+        }
+        catch (Exception e) when (e is NotProxmox or KernelRefused or KernelSilent)
+        {
+            return $"VM {id}";
+        }
     }
 }

@@ -22,7 +22,7 @@ public static class Detaching
         var (phases, notes) = (new Phases(), new List<string>());
         if (around.Settings is { } settings)
         {
-            ImmutableArray<VmSetting> back = [.. attached.Settings.Where(s => !s.Is(settings.Next(s.Key), s.From) && s.Is(settings.Next(s.Key), s.To)).Select(s => s.Back())];
+            ImmutableArray<VmLine> back = [.. attached.Settings.Where(s => !s.Is(settings.Next(s.Key), s.From) && s.Is(settings.Next(s.Key), s.To)).Select(s => s.Back())];
             if (back is not [])
                 phases.Add("vm", new SetVm(around.Vm, back));
             notes.AddRange(attached.Settings.Where(s => !s.Is(settings.Next(s.Key), s.From) && !s.Is(settings.Next(s.Key), s.To))
@@ -38,10 +38,11 @@ public static class Detaching
             {
                 notes.Add($"{link} stays: {string.Join(", ", others)} {(others.Count == 1 ? "has" : "have")} it for a hookscript");
             }
-            else if (around.LinkedTo is { } to)
+            else
             {
-                phases.Add("snippet", new LinkProgram(link, to, null));
-                foreach (var folder in attached.Folders.Reverse())
+                if (around.LinkedTo is { } to)
+                    phases.Add("snippet", new LinkProgram(link, to, null));
+                foreach (var folder in attached.Folders.Where(f => !around.MissingFolders.Contains(f)).Reverse())
                     phases.Add("snippet", new RemoveFolder(folder));
             }
         }

@@ -159,7 +159,7 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         var mine = leases.Where(l => l.Functions.Any(f => IsIn(f.Function))).ToList();
         foreach (var lease in leases.Except(mine))
         {
-            if (lease.Functions.Select(f => ReservedFor.Of(f.Function, vm, _node, kernel)).OfType<string>().FirstOrDefault() is { } other)
+            if (lease.Functions.Select(f => Claims.Of(f.Function, vm, _node, kernel)).OfType<string>().FirstOrDefault() is { } other)
             {
                 witness.Tells($"{lease.Gpu} was taken for {guest}, but {other}");
                 continue;

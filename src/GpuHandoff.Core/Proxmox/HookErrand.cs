@@ -130,7 +130,7 @@ public abstract record HookErrand
             return null;
         foreach (var (function, key) in allotment.Functions)
         {
-            if (ReservedFor.Of(function, vm, node, kernel) is { } who)
+            if (Claims.Of(function, vm, node, kernel) is { } who)
                 return new(GpuIsLent.Check.Code, $"{key}: {function} is another VM's", [who], "stop that VM first, or give this one another GPU");
         }
         return null;

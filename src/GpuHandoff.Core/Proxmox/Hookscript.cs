@@ -1,12 +1,18 @@
+using System.Text.Json.Serialization;
+
 namespace GpuHandoff.Proxmox;
 
 /// <summary>What a VM has for its hookscript, seen from here.</summary>
 public enum Hookscript
 {
+    [JsonStringEnumMemberName("none")]
     None,
+
+    [JsonStringEnumMemberName("ours")]
     Ours,
 
     /// <summary>Somebody's own: Proxmox takes one only, and it may call us or not.</summary>
+    [JsonStringEnumMemberName("another")]
     Another,
 }
 

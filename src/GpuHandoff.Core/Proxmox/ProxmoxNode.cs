@@ -35,7 +35,7 @@ public sealed class ProxmoxNode(IKernel kernel)
     public TimeSpan? Patience { get; init; } = TimeSpan.FromSeconds(5);
 
     /// <summary>Whether this is a host of Proxmox VE: pmxcfs is mounted, or a recording has its files.</summary>
-    public bool IsThere() => kernel.Exists(Vms) || kernel.Exists(Cluster / "nodes");
+    public bool IsThere() => Text(Cluster / ".version") is not null || kernel.Exists(Vms) || kernel.Exists(Cluster / "nodes");
 
     /// <summary>This node's name, as mappings and the cluster have it; null: nobody knows.</summary>
     /// <remarks>pve-common, PVE/INotify.pm:nodename: what uname says, up to the first dot.</remarks>
@@ -71,19 +71,6 @@ public sealed class ProxmoxNode(IKernel kernel)
 
     /// <summary>What Proxmox keeps for its VMs. The file is replaced as a whole, so no lock is needed.</summary>
     public ImmutableArray<Reservation> Reserved() => Reservations.Parse(kernel.Read(ReservationFile) ?? "");
-
-    /// <summary>The VM's QEMU; null: it does not run.</summary>
-    /// <remarks>
-    /// qemu-server, PVE/QemuServer/Helpers.pm:vm_running_locally: a PID counts whose command line has that pidfile, for the
-    /// file outlives a QEMU that was killed.
-    /// </remarks>
-    public int? PidOf(int vm) =>
-        int.TryParse(kernel.Read(new($"/var/run/qemu-server/{vm}.pid"))?.Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out var pid)
-            && kernel.Read(Sys.Proc / $"{pid}/cmdline")?.Contains($"/qemu-server/{vm}.pid", StringComparison.Ordinal) == true
-                ? pid : null;
-
-    /// <summary>The version of qemu-server, as far as it counts; null: nobody knows.</summary>
-    public Version? QemuServer() => DpkgStatus.VersionOf("qemu-server", kernel.Read(DpkgStatus.File) ?? "");
 
     /// <summary>Other nodes of the cluster.</summary>
     public ImmutableArray<string> OtherNodes() => [.. kernel.List(Cluster / "nodes").Where(n => n != Name())];

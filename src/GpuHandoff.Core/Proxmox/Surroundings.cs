@@ -8,7 +8,7 @@ namespace GpuHandoff.Proxmox;
 public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storage)
 {
     /// <summary>The VM's configuration, line by line; null: this node has no such VM.</summary>
-    public VmSettings? Settings { get; init; }
+    public VmLines? Settings { get; init; }
 
     /// <summary>The node that has it, where that is another one.</summary>
     public string? Elsewhere { get; init; }
@@ -57,7 +57,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
 
     public Attachment? Attached() => Attachments.FirstOrDefault(a => a.Vm == Vm);
 
-    static readonly string[] _timers = ["gpu-handoff-recover.timer", "gpu-handoff-reconcile.timer"];
+    static readonly string[] _timers = ["gpu-handoff-recover.timer"];
     static readonly SysPath[] _unitFolders = [new("/etc/systemd/system"), new("/usr/lib/systemd/system"), new("/lib/systemd/system")];
 
     public static Surroundings Of(int vm, string? mapping, string program, ImmutableArray<Attachment> attachments, IKernel kernel)
@@ -70,7 +70,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
         var to = kernel.Link(link);
         return new(vm, guests, storage)
         {
-            Settings = text is { Length: <= VmConfig.MostBytes } ? VmSettings.Parse(text) : null,
+            Settings = text is { Length: <= VmConfig.MostBytes } ? VmLines.Parse(text) : null,
             Elsewhere = text is null ? node.NodeOf(vm, "qemu-server") : null,
             Program = program,
             LockedBy = HeldLocks.On(new($"/var/lock/qemu-server/lock-{vm}.conf"), kernel) is [var held, ..] ? $"process {held.Pid} has /var/lock/qemu-server/lock-{vm}.conf" : null,
@@ -81,7 +81,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
             MissingFolders = [.. Above(storage.Snippets).Where(folder => kernel.StatusOf(new(folder)) is null)],
             OtherNodes = node.OtherNodes(),
             IsUnderHa = node.IsUnderHa(vm),
-            QemuServer = node.QemuServer(),
+            QemuServer = DebianVersion.OfQemuServer(kernel),
             SleepingTimers =
             [
                 .. _timers.Where(t => _unitFolders.Any(f => kernel.Exists(f / t)) && !kernel.Exists(_unitFolders[0] / "timers.target.wants" / t)),

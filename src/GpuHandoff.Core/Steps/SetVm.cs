@@ -14,7 +14,7 @@ namespace GpuHandoff.Steps;
 /// qemu-server, PVE/API2/Qemu.pm:$update_vm_api. Of a VM that runs, hostpciN waits in [PENDING] for the next start, and the
 /// hookscript counts at once (PVE/QemuServer.pm:$fast_plug_option).
 /// </remarks>
-public sealed record SetVm(int Vm, ImmutableArray<VmSetting> Settings) : Step
+public sealed record SetVm(int Vm, ImmutableArray<VmLine> Settings) : Step
 {
     // A healthy pmxcfs answers in microseconds; one without its cluster may hang.
     static readonly TimeSpan _slowRead = TimeSpan.FromSeconds(5);
@@ -30,7 +30,7 @@ public sealed record SetVm(int Vm, ImmutableArray<VmSetting> Settings) : Step
     {
         if (kernel.ReadSlow(ProxmoxNode.PathOf(Vm), _slowRead) is not { } text)
             return Position.Elsewhere;
-        var now = VmSettings.Parse(text);
+        var now = VmLines.Parse(text);
         return Settings.All(s => s.Is(now.Next(s.Key), s.To)) ? Position.There
             : Settings.All(s => s.Is(now.Next(s.Key), s.To) || s.Is(now.Next(s.Key), s.From)) ? Position.OnTheWay
             : Position.Elsewhere;

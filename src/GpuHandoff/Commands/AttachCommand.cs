@@ -67,13 +67,14 @@ static class AttachCommand
 
     static int Run(Wish wish, Func<SetUp, Answer> look, Func<SetUp, CancellationToken, Ending> act, int vm)
     {
-        if (wish.DryRun || wish.Root is not null)
-            return Look(wish, look);
-        if (!RootUser.IsUs())
+        if (wish.Root is null && !RootUser.IsUs())
         {
-            Say.Refused("not-root", "only root can change a VM", [], "use sudo, or --dry-run to see what would be done", wish.Json);
+            // pmxcfs lets only root and the web server read a configuration: for others there would be no VM at all.
+            Say.Refused("not-root", $"only root can {(wish.DryRun ? "read what" : "change what")} Proxmox knows of its VMs", [], "use sudo", wish.Json);
             return ExitCode.Refused;
         }
+        if (wish.DryRun || wish.Root is not null)
+            return Look(wish, look);
         using var log = RunLog.Open();
         var witness = Witness.For(wish, log);
         using var signals = new StopSignals(witness);
@@ -88,10 +89,8 @@ static class AttachCommand
     static int Look(Wish wish, Func<SetUp, Answer> look)
     {
         var kernel = Place.ToLookAt(wish.Root);
-        // What root wrote down only root may read.
-        ILedger ledger = wish.Root is null && !RootUser.IsUs() ? new MemoryLedger() : Place.Ledger(wish.Root);
         var setUp = new SetUp(
-            kernel, ledger, new MemoryLedger(), Place.Attachments(wish.Root), new MemoryLocks(new(), "us"),
+            kernel, Place.Ledger(wish.Root), new MemoryLedger(), Place.Attachments(wish.Root), new MemoryLocks(new(), "us"),
             new Witness(Output.Error, steps: false, quiet: true, live: false), wish.Root is null ? Program() : UsualProgram);
         switch (look(setUp))
         {

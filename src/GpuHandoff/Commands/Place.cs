@@ -16,9 +16,8 @@ static class Place
     public static PolicyFolder Policy(DirectoryInfo? root) =>
         root is null ? new(PolicyFolder.Default) : new(Path.Combine(root.FullName, "etc"), owner: null);
 
-    /// <summary>What VMs got from us. What root wrote down only root may read.</summary>
-    public static IAttachments Attachments(DirectoryInfo? root) =>
-        root is null && RootUser.IsUs() ? new FileAttachments(FileLedger.DefaultFolder) : new MemoryAttachments();
+    /// <summary>What VMs got from us.</summary>
+    public static IAttachments Attachments(DirectoryInfo? root) => root is null ? new FileAttachments(FileLedger.DefaultFolder) : new MemoryAttachments();
 
     public static ILedger Ledger(DirectoryInfo? root) =>
         root is null ? new FileLedger(FileLedger.DefaultFolder, FileLedger.DefaultOfThisBoot) : new MemoryLedger();

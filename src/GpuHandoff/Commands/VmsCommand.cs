@@ -3,7 +3,6 @@ using GpuHandoff.Linux;
 using GpuHandoff.Proxmox;
 using GpuHandoff.Runs;
 using GpuHandoff.Screen;
-using GpuHandoff.Simulation;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Commands;
@@ -21,19 +20,22 @@ static class VmsCommand
 
     static int Tell(bool json, DirectoryInfo? root)
     {
-        var kernel = Place.ToLookAt(root);
+        if (root is null && !RootUser.IsUs())
+        {
+            Say.Refused("not-root", "only root can read what Proxmox knows of its guests", [], "use sudo", json);
+            return ExitCode.Refused;
+        }
+        var (kernel, ledger) = (Place.ToLookAt(root), Place.Ledger(root));
         var node = new ProxmoxNode(kernel);
         if (!node.IsThere())
         {
             Say.Refused("no-proxmox", "this is no host of Proxmox VE", [$"there is no {ProxmoxNode.Vms}"], "gpu-handoff status -v tells who has which GPU", json);
             return ExitCode.Refused;
         }
-        // What root wrote down only root may read.
-        ILedger ledger = root is null && !RootUser.IsUs() ? new MemoryLedger() : Place.Ledger(root);
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target: null, ledger.Wedges(), ledger.Leases());
         machine = Surveyor.Named(machine, StatusCommand.PciIds(kernel));
         var guests = NodeGuests.Of(node, kernel);
-        var shared = Claims.Of(machine, guests).ToList();
+        var shared = Sharers.Of(machine, guests).ToList();
         if (json)
             Say.Data(new GuestReport(guests.Node, [.. shared], [.. guests.Troubles()]));
         else

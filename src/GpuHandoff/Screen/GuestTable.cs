@@ -12,25 +12,25 @@ static class GuestTable
         foreach (var card in cards)
         {
             text.Append(card.Gpu.Slot).Append(card.Model is { } model ? $" ({model})" : "").Append(": ").Append(card.Now).Append('\n');
-            if (card.Claims is [])
+            if (card.Guests is [])
                 text.Append("  no guest of this node has it in its configuration\n");
-            MachineTable.Columns(text, [.. card.Claims.Select(Row)], "  ");
+            MachineTable.Columns(text, [.. card.Guests.Select(Row)], "  ");
         }
         if (note is not null)
             text.Append("note: ").Append(note).Append('\n');
         return text.ToString();
     }
 
-    static string[] Row(Claim claim) =>
+    static string[] Row(Sharer guest) =>
     [
-        claim.ToString(),
-        claim.HasIt ? "has it" : claim.Runs ? "runs" : "off",
-        claim.Through,
-        claim.Hook switch
+        guest.ToString(),
+        guest.HasIt ? "has it" : guest.Runs ? "runs" : "off",
+        guest.Through,
+        guest.Hook switch
         {
             Hookscript.Ours => "hook",
             Hookscript.Another => "a hookscript of its own: ours is called only if that does so",
-            Hookscript.None => $"no hook, so nothing hands the GPU over: gpu-handoff attach {claim.Id}",
+            Hookscript.None => $"no hook, so nothing hands the GPU over: gpu-handoff attach {guest.Id}",
             _ => "",
         },
     ];

@@ -14,7 +14,7 @@ public class ListingGuests
 
     SimulatedKernel Kernel => _desk.Kernel;
 
-    ImmutableArray<Shared> Cards() => [.. Claims.Of(_desk.Survey(), NodeGuests.Of(new(Kernel), Kernel))];
+    ImmutableArray<Shared> Cards() => [.. Sharers.Of(_desk.Survey(), NodeGuests.Of(new(Kernel), Kernel))];
 
     [Fact]
     public void Every_way_to_give_a_card_is_found()
@@ -28,7 +28,7 @@ public class ListingGuests
         Kernel.AddContainer(ContainerKind.Lxc, "107", "jellyfin").Config = "dev0: /dev/nvidia0\nhostname: media\n";
         Kernel.AddContainer(ContainerKind.Lxc, "108", "nginx").Config = "hostname: web\n";
 
-        Cards().ShouldHaveSingleItem().Claims.Select(c => (c.ToString(), c.Through, c.Hook)).ShouldBe(
+        Cards().ShouldHaveSingleItem().Guests.Select(c => (c.ToString(), c.Through, c.Hook)).ShouldBe(
         [
             ("VM 101 (windows)", "hostpci0", Hookscript.Ours),
             ("VM 102", "hostpci1, mapping gpu-pool", Hookscript.Another),
@@ -55,7 +55,7 @@ public class ListingGuests
         _desk.Ledger.Lend(new(Kernel.BootId, gpu, new(VmManager.Proxmox, "101") { Name = "windows" }, [], Kernel.Uptime));
         var card = Cards()[0];
         card.Now.ShouldStartWith("lent to VM 101 (windows)");
-        card.Claims.Select(c => (c.Id, c.Runs, c.HasIt)).ShouldBe([(101, true, true), (102, false, false), (107, false, false)]);
+        card.Guests.Select(c => (c.Id, c.Runs, c.HasIt)).ShouldBe([(101, true, true), (102, false, false), (107, false, false)]);
     }
 
     [Fact]
@@ -68,7 +68,7 @@ public class ListingGuests
 
         var guests = NodeGuests.Of(new(Kernel), Kernel);
 
-        Claims.Of(_desk.Survey(), guests).Single().Claims.ShouldHaveSingleItem().Id.ShouldBe(101);
+        Sharers.Of(_desk.Survey(), guests).Single().Guests.ShouldHaveSingleItem().Id.ShouldBe(101);
         var troubles = guests.Troubles().ToList();
         troubles.ShouldContain(t => t.StartsWith("/etc/pve/qemu-server/102.conf, line 2: ", StringComparison.Ordinal) && t.Contains("0000:0A:00", StringComparison.Ordinal));
         troubles.ShouldContain(t => t.StartsWith("/etc/pve/qemu-server/103.conf: ", StringComparison.Ordinal));
@@ -80,9 +80,8 @@ public class ListingGuests
     {
         Kernel.Proxmox.Write("101", "hostpci0: 0000:01:00\n");
         Kernel.Proxmox.Start("101");
-        new ProxmoxNode(Kernel).PidOf(101).ShouldNotBeNull();
+        NodeGuests.Of(new(Kernel), Kernel).Running.ShouldBe([101]);
         Kernel.Proxmox.Kill("101");
-        new ProxmoxNode(Kernel).PidOf(101).ShouldBeNull();
         NodeGuests.Of(new(Kernel), Kernel).Running.ShouldBeEmpty();
     }
 }

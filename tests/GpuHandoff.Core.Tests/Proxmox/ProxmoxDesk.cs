@@ -46,9 +46,11 @@ sealed class ProxmoxDesk
         HookErrand.Of(new(vm, HookCall.PhaseOf(phase)!.Value, from), Kernel, Ledger);
 
     /// <summary>One call of the hook, as the program makes it.</summary>
-    public int Call(int vm, string phase)
+    public int Call(int vm, string phase) => Carry(Errand(vm, phase));
+
+    /// <summary>What a look has found to do, perhaps a while ago.</summary>
+    public int Carry(HookErrand errand)
     {
-        var errand = Errand(vm, phase);
         var hook = new Hook(Kernel, Ledger, Desk.Turn(), Desk.Memo);
         switch (errand)
         {

@@ -13,6 +13,7 @@ _gpu_handoff() {
             return
             ;;
         --accept-neighbour | --bar1-size | --timeout | --watch) return ;;
+        --accept-neighbour | --bar1-size | --timeout | --mapping) return ;;
     esac
     if [[ -z $words ]]; then
         for ((i = 1; i < COMP_CWORD; i++)); do
@@ -20,6 +21,7 @@ _gpu_handoff() {
         done
         case $command in
             '') words='status plan to_vfio to_nvidia to_host handoff leases reconcile recover hook policy demo version --help --version' ;;
+            '') words='status plan to_vfio to_nvidia to_host handoff recover attach detach vms policy demo version --help --version' ;;
             status) words='--gpu --root --json --verbose --help' ;;
             plan)
                 words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --lose-console --claim --reset --allow-rescan --bar1-size
@@ -40,6 +42,9 @@ _gpu_handoff() {
                 ;;
             leases) words='--json --help' ;;
             reconcile) words='--watch --no-wait --json --quiet --verbose --help' ;;
+            attach) words='--gpu --mapping --primary --dry-run --json --quiet --verbose --root --help' ;;
+            detach) words='--dry-run --json --quiet --verbose --root --help' ;;
+            vms) words='--json --root --help' ;;
             recover) words='--no-wait --unwedge --json --quiet --verbose --help' ;;
             hook) words='pre-start post-start pre-stop post-stop --dry-run --json --root --help' ;;
             *) words='--help' ;;

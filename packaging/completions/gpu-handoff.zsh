@@ -2,7 +2,7 @@
 # zsh completion for gpu-handoff. Goes to share/zsh/site-functions/_gpu-handoff.
 
 local -a commands looking acting common
-local -a leaving
+local -a leaving setting
 commands=(
     'status:print one line a function'
     'plan:print what a hand-over would do'
@@ -14,6 +14,9 @@ commands=(
     'reconcile:take back what is lent to VMs that are gone'
     'recover:bring what a killed run left to an end'
     'hook:what Proxmox calls when a VM starts and stops'
+    'attach:give a VM of Proxmox the GPU and the hook'
+    'detach:take back what attach gave a VM'
+    'vms:list the VMs and containers that each GPU is for'
     'policy:show the policy that holds, or check a policy file'
     'demo:show a hand-over on a simulated host'
     'version:print the version'
@@ -43,6 +46,12 @@ acting=(
     '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]'
     '(-v --verbose)'{-v,--verbose}'[tell everything]'
 )
+setting=(
+    '(-n --dry-run)'{-n,--dry-run}'[print the plan and change nothing]'
+    '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]'
+    '(-v --verbose)'{-v,--verbose}'[tell everything]'
+    '--root[a recorded machine]:folder:_files -/'
+)
 
 if ((CURRENT == 2)); then
     _describe -t commands command commands
@@ -68,6 +77,18 @@ case $words[2] in
         _arguments '--watch[stay with this VM until its GPU is home]:VM:' '--no-wait[leave a run alone that is at work]' \
             '--json[print data instead of words]' '--help[show help]' \
             '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
+    attach)
+        shift words; ((CURRENT--))
+        _arguments $common $setting '--mapping[through a resource mapping of the cluster]:name:' \
+            '--primary[as the first display of the VM]' '1:VM:'
+        ;;
+    detach)
+        shift words; ((CURRENT--))
+        _arguments '--json[print data instead of words]' '--help[show help]' $setting '1:VM:'
+        ;;
+    vms)
+        shift words; ((CURRENT--))
+        _arguments '--json[print data instead of words]' '--help[show help]' '--root[a recorded machine]:folder:_files -/'
         ;;
     recover)
         shift words; ((CURRENT--))

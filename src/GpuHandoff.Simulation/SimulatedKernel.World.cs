@@ -354,12 +354,17 @@ public sealed partial class SimulatedKernel
         public bool Exists(SysPath path) => kernel.Exists(path);
         public FileIdentity? IdentityOf(SysPath path) => kernel.IdentityOf(path);
         public DeviceNode? NodeAt(SysPath path) => kernel.NodeAt(path);
+        public FileStatus? StatusOf(SysPath path) => kernel.StatusOf(path);
         public bool CanLoad(string module) => kernel.CanLoad(module);
         public void Pause(TimeSpan time) => kernel.Pause(time);
         public void Write(SysPath file, string text, TimeSpan budget) => Quietly(() => kernel.Write(file, text, budget));
         public void UnloadModule(string module, TimeSpan budget) => Quietly(() => kernel.UnloadModule(module, budget));
         public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
         public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
+        public void MakeFolder(SysPath folder) => Quietly(() => kernel.MakeFolder(folder));
+        public void RemoveFolder(SysPath folder) => Quietly(() => kernel.RemoveFolder(folder));
+        public void MakeLink(SysPath link, string target) => Quietly(() => kernel.MakeLink(link, target));
+        public void RemoveLink(SysPath link) => Quietly(() => kernel.RemoveLink(link));
 
         public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => kernel.Converse(socket, text, isAll, budget);
 

@@ -51,7 +51,7 @@ public sealed partial class SimulatedKernel : IKernel
             ])),
             ("run", new Folder(() => Files.In("/run"))),
             ("var", new Folder(() => [("run", new LinkTo("/run")), ("lock", new LinkTo("/run/lock")), .. Files.In("/var")])),
-            ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/"))])),
+            ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/")), ("local", new Folder(() => Files.In("/usr/local")))])),
         ]));
     }
 

@@ -166,6 +166,7 @@ public sealed class ProxmoxLifeCycles(LabNode node)
     public void A_quick_start_after_a_stop_keeps_its_gpu_though_the_old_post_stop_comes_late_or_never() => node.Case(() =>
     {
         Vm.Run("touch /run/qemu-server/force-legacy-cleanup").Ok();
+        node.Policy("wait: 1");
         node.Define(101, LabNode.Passes(First));
         node.Qm("start 101");
         Vm.Run("pkill -STOP -f '[q]m qmeventd'").Ok();

@@ -122,12 +122,8 @@ public abstract record HookErrand
     /// <summary>What is lent to other VMs that have it, or are about to.</summary>
     static ImmutableArray<Lease> OthersAtWork(int vm, IKernel kernel, ILedger ledger)
     {
-        var leases = ledger.Leases();
-        var boot = leases is [] ? "" : Surveyor.BootId(kernel);
-        var others = leases.Where(l => l.BootId == boot && l.Guest != GuestOf(vm)).ToList();
-        return others is []
-            ? []
-            : [.. Surveyor.Survey(kernel, [], target: null, ledger.Wedges(), others).Loans.Where(l => l.Tenancy != Tenancy.Gone).Select(l => l.Lease)];
+        var boot = Surveyor.BootId(kernel);
+        return [.. ledger.Leases().Where(l => l.BootId == boot && l.Guest != GuestOf(vm) && Tenants.Glance(l, kernel).Tenancy != Tenancy.Gone)];
     }
 
     /// <summary>Proxmox would refuse it after us, with the card taken from the host for nothing.</summary>

@@ -32,12 +32,16 @@ static class MachineTable
     }
 
     /// <summary>Columns as wide as their widest cell, two spaces apart.</summary>
-    static void Table(StringBuilder text, IReadOnlyList<string[]> rows)
+    static void Table(StringBuilder text, IReadOnlyList<string[]> rows) => Columns(text, rows, "");
+
+    public static void Columns(StringBuilder text, IReadOnlyList<string[]> rows, string indent)
     {
+        if (rows is [])
+            return;
         var widths = Enumerable.Range(0, rows[0].Length).Select(i => rows.Max(row => row[i].Length)).ToArray();
         foreach (var row in rows)
         {
-            var line = string.Join("  ", row.Select((cell, i) => cell.PadRight(widths[i])));
+            var line = indent + string.Join("  ", row.Select((cell, i) => cell.PadRight(widths[i])));
             text.Append(line.TrimEnd()).Append('\n');
         }
     }

@@ -60,6 +60,8 @@ static class Say
 
     public static void Data(PolicyReport report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.PolicyReport) + "\n");
 
+    public static void Data(GuestReport report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.GuestReport) + "\n");
+
     public static void Data(ImmutableArray<LeaseReport> leases) =>
         Output.Standard.Write(JsonSerializer.Serialize(leases, ReportJson.Plain.ImmutableArrayLeaseReport) + "\n");
 

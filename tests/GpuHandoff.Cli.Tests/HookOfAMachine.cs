@@ -126,10 +126,12 @@ public sealed class HookOfAMachine : IDisposable
             {
                 RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = "/",
             };
-            var dotnet = start.Environment["DOTNET_ROOT"];
+            var dotnet = Environment.GetEnvironmentVariable("DOTNET_ROOT");
             start.Environment.Clear();
             (start.Environment["PATH"], start.Environment["LC_ALL"], start.Environment["PVE_MIGRATED_FROM"]) = ("/sbin:/bin:/usr/sbin:/usr/bin", "C", "");
-            start.Environment["DOTNET_ROOT"] = dotnet;
+            // The tests run it on an installed runtime, which a native binary does not need.
+            if (dotnet is not null)
+                start.Environment["DOTNET_ROOT"] = dotnet;
             using var process = Process.Start(start)!;
             process.StandardInput.Close();
             var said = process.StandardOutput.ReadToEnd() + process.StandardError.ReadToEnd();

@@ -27,6 +27,9 @@ public abstract record HookErrand
     public sealed record HandOver(
         Guest Guest, ImmutableArray<PciAddress> Gpus, ImmutableArray<Allotted> Neighbours, ImmutableArray<Lease> Left, ImmutableArray<string> Notes) : HookErrand
     {
+        /// <summary>To find out anew, where a mapping has more than one device to offer; null: it has not.</summary>
+        public HookCall? Choice { get; init; }
+
         /// <summary>It starts only to be backed up (lock: backup), paused and without anybody who would use the card.</summary>
         public bool IsForBackup { get; init; }
     }
@@ -97,7 +100,11 @@ public abstract record HookErrand
         ImmutableArray<Lease> left = [.. leases.Where(l => !allotment.Gpus.Contains(l.Gpu))];
         return allotment.Gpus is [] && left is []
             ? new None(allotment.Notes is [] ? null : string.Join('\n', allotment.Notes))
-            : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes) { IsForBackup = config.Lock == "backup" };
+            : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes) 
+            {
+                IsForBackup = config.Lock == "backup",
+                Choice = allotment.HasChoice ? call : null,
+            };
     }
 
     /// <summary>The configuration that the start will go by. On the target of a migration it lies with the source still.</summary>
@@ -115,12 +122,8 @@ public abstract record HookErrand
     /// <summary>What is lent to other VMs that have it, or are about to.</summary>
     static ImmutableArray<Lease> OthersAtWork(int vm, IKernel kernel, ILedger ledger)
     {
-        var leases = ledger.Leases();
-        var boot = leases is [] ? "" : Surveyor.BootId(kernel);
-        var others = leases.Where(l => l.BootId == boot && l.Guest != GuestOf(vm)).ToList();
-        return others is []
-            ? []
-            : [.. Surveyor.Survey(kernel, [], target: null, ledger.Wedges(), others).Loans.Where(l => l.Tenancy != Tenancy.Gone).Select(l => l.Lease)];
+        var boot = Surveyor.BootId(kernel);
+        return [.. ledger.Leases().Where(l => l.BootId == boot && l.Guest != GuestOf(vm) && Tenants.Glance(l, kernel).Tenancy != Tenancy.Gone)];
     }
 
     /// <summary>Proxmox would refuse it after us, with the card taken from the host for nothing.</summary>

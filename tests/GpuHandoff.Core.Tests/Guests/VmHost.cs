@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Text.RegularExpressions;
 using GpuHandoff.Core.Tests.Everywhere;
+using GpuHandoff.Core.Tests.Proxmox;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
@@ -72,32 +73,9 @@ sealed class VmHost
         return HookWasKilled ? 137 : exit;
     }
 
-    /// <summary>One call of the hook, as the program makes it.</summary>
-    int Hook(IKernel kernel, Turn turn, string vm, string phase)
-    {
-        var hook = new Hook(kernel, Desk.Ledger, turn, Desk.Memo);
-        switch (HookErrand.Of(new(int.Parse(vm), HookCall.PhaseOf(phase)!.Value, null), kernel, Desk.Ledger))
-        {
-            case HookErrand.Refused:
-                return ExitCode.Refused;
-            case HookErrand.HandOver start:
-                return hook.HandOver(start, _policy, CancellationToken.None).Select(Exit).DefaultIfEmpty(0).Max();
-            case HookErrand.Note running:
-                hook.Note(running, _policy, CancellationToken.None);
-                return 0;
-            case HookErrand.HandBack end:
-                return hook.HandBack(end, _policy, CancellationToken.None).Select(Exit).DefaultIfEmpty(0).Max();
-            default:
-                return 0;
-        }
-    }
-
-    static int Exit(Ending ending) => ending switch
-    {
-        Ending.Ran { Outcome: var outcome } => ExitCode.Of(outcome),
-        Ending.Unanswered => ExitCode.Stuck,
-        _ => ExitCode.Refused,
-    };
+    int Hook(IKernel kernel, Turn turn, string vm, string phase) => ProxmoxDesk.Carry(
+        HookErrand.Of(new(int.Parse(vm), HookCall.PhaseOf(phase)!.Value), kernel, Desk.Ledger),
+        new(kernel, Desk.Ledger, turn, Desk.Memo), _policy, CancellationToken.None).Exit;
 
     /// <summary>The timer comes once; nobody waits for anything.</summary>
     public ImmutableArray<Ending> Round() => Desk.Turn(9001).MakeRounds(_policy, waits: false, CancellationToken.None);

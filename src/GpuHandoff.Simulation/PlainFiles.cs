@@ -24,6 +24,17 @@ public sealed class PlainFiles
 
     public void Link(string path, string target) => entries[path] = new LinkTo(target);
 
+    /// <summary>An empty folder; one with something in it is there by that.</summary>
+    public void Folder(string path) => entries[path] = new Folder(() => In(path));
+
+    /// <summary>All that is here, a line for each.</summary>
+    public string Describe() => string.Concat(entries.Select(e => e.Value switch
+    {
+        FileOnDisk file => $"{e.Key}: {file.Text.Replace("\n", "\\n", StringComparison.Ordinal)}\n",
+        LinkTo link => $"{e.Key} → {link.Target}\n",
+        _ => $"{e.Key}/\n",
+    }));
+
     public string? Read(string path) => (entries.GetValueOrDefault(path) as FileOnDisk)?.Text;
 
     public bool Has(string path) => entries.ContainsKey(path);

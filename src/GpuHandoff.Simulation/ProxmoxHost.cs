@@ -25,6 +25,9 @@ public sealed class ProxmoxHost
 
     public static string LockFile(string vm) => $"/run/lock/qemu-server/lock-{vm}.conf";
 
+    /// <summary>The version of the package; null: it is not installed.</summary>
+    public string? QemuServer { get; set; } = "9.2.6";
+
     public const string Reservations = "/run/qemu-server/pci-id-reservations";
 
     public const string Mappings = "/etc/pve/mapping/pci.cfg";
@@ -63,6 +66,10 @@ public sealed class ProxmoxHost
     {
         if (kernel.Files.Has("/etc/pve/local"))
             return;
+        kernel.Programs.TryAdd("/usr/bin/dpkg-query", new(static _ => true, _ => QemuServer is { } version
+            ? new(0, version) : new(1, "dpkg-query: no packages found matching qemu-server")));
+        kernel.Programs.TryAdd(Kernel.Programs.Qm, new QmSet(kernel).Program);
+        kernel.Files.Folder("/var/lib/vz");
         kernel.Files.Link("/etc/pve/local", $"nodes/{kernel.HostName}");
         kernel.Files.Link("/etc/pve/qemu-server", $"nodes/{kernel.HostName}/qemu-server");
         kernel.Files.Write("/etc/hostname", kernel.HostName);

@@ -78,6 +78,24 @@ public sealed class RecordedTree : IKernel
 
     public void RemoveNode(SysPath path) => throw ReadOnly($"unlink {path}");
 
+    /// <summary>A recording has no owners: all of it is its machine's root's.</summary>
+    public FileStatus? StatusOf(SysPath path) => tree.Find(path.Text, follow: false) switch
+    {
+        null => null,
+        Folder => new(FileKind.Folder, 0, 0x1ed),
+        LinkTo => new(FileKind.Link, 0, 0x1ff),
+        TextFile => new(FileKind.File, 0, 0x1ed),
+        _ => new(FileKind.Other, 0, 0x180),
+    };
+
+    public void MakeFolder(SysPath folder) => throw ReadOnly($"mkdir {folder}");
+
+    public void RemoveFolder(SysPath folder) => throw ReadOnly($"rmdir {folder}");
+
+    public void MakeLink(SysPath link, string target) => throw ReadOnly($"symlink {link} → {target}");
+
+    public void RemoveLink(SysPath link) => throw ReadOnly($"unlink {link}");
+
     public ProgramResult RunProgram(
         string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null) =>
         throw ReadOnly(string.Join(' ', (string[])[program, .. arguments]));

@@ -51,7 +51,7 @@ public sealed partial class SimulatedKernel : IKernel
             ])),
             ("run", new Folder(() => Files.In("/run"))),
             ("var", new Folder(() => [("run", new LinkTo("/run")), ("lock", new LinkTo("/run/lock")), .. Files.In("/var")])),
-            ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/"))])),
+            ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/")), ("local", new Folder(() => Files.In("/usr/local")))])),
         ]));
     }
 
@@ -291,13 +291,11 @@ public sealed partial class SimulatedKernel : IKernel
         asked.Add($"{socket}: {text.Trim()}");
         if (!Sockets.TryGetValue(socket.Text, out var listener))
             throw new KernelRefused($"ask {socket}", Errno.NoEntry, Say(Errno.NoEntry));
-        var heard = listener(text);
-        if (heard is null || !isAll(heard))
-        {
-            clock.Advance(budget);
-            throw new KernelRefused($"ask {socket}", 0, $"no answer within {budget.TotalSeconds:0.#} s");
-        }
-        return heard;
+        // All, or what came before it hung up.
+        if (listener(text) is { } heard)
+            return heard;
+        clock.Advance(budget);
+        throw new KernelRefused($"ask {socket}", 0, $"no answer within {budget.TotalSeconds:0.#} s");
     }
 
     public void SetAffinity(int thread, IReadOnlyList<int> processors) =>

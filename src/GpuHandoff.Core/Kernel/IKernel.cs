@@ -79,6 +79,21 @@ public interface IKernel
     /// <summary>unlink(2) of a device node; no error where it is gone already.</summary>
     void RemoveNode(SysPath path);
 
+    /// <summary>What there is at a path, a link itself and not what it leads to; null where there is nothing.</summary>
+    FileStatus? StatusOf(SysPath path);
+
+    /// <summary>mkdir(2), mode 0755; EEXIST where there is something.</summary>
+    void MakeFolder(SysPath folder);
+
+    /// <summary>rmdir(2): only an empty folder goes. No error where it is gone already.</summary>
+    void RemoveFolder(SysPath folder);
+
+    /// <summary>symlink(2), at once in the place of another link; EEXIST where there is anything else.</summary>
+    void MakeLink(SysPath link, string target);
+
+    /// <summary>unlink(2) of a symbolic link, and of nothing else. No error where it is gone already.</summary>
+    void RemoveLink(SysPath link);
+
     /// <summary>Runs a program by its absolute path to its end: no shell, and nothing in its environment but PATH and LC_ALL=C.</summary>
     /// <remarks>
     /// One that takes longer than its budget is killed and counts as refused: a program, other than a call into the kernel,

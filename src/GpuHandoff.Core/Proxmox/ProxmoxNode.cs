@@ -72,6 +72,19 @@ public sealed class ProxmoxNode(IKernel kernel)
     /// <summary>What Proxmox keeps for its VMs. The file is replaced as a whole, so no lock is needed.</summary>
     public ImmutableArray<Reservation> Reserved() => Reservations.Parse(kernel.Read(ReservationFile) ?? "");
 
+    /// <summary>Other nodes of the cluster.</summary>
+    public ImmutableArray<string> OtherNodes() => [.. kernel.List(Cluster / "nodes").Where(n => n != Name())];
+
+    /// <summary>The node that has a VM or a container of this number; null: none has.</summary>
+    public string? NodeOf(int guest, string kind) =>
+        kernel.List(Cluster / "nodes").FirstOrDefault(n => kernel.Exists(Cluster / "nodes" / n / kind / $"{guest}.conf"));
+
+    // vm: 101
+    // 	state started
+    /// <summary>Whether Proxmox's high availability starts and stops this VM.</summary>
+    public bool IsUnderHa(int vm) => Text(Cluster / "ha/resources.cfg") is { } text
+        && text.Split('\n').Any(line => line.TrimEnd() == $"vm: {vm}");
+
     /// <summary>A file's text; null: there is none.</summary>
     public string? Text(SysPath file) => Patience is { } patience ? kernel.ReadSlow(file, patience) : kernel.Read(file);
 

@@ -8,7 +8,7 @@ namespace GpuHandoff.Proxmox;
 /// qapi/machine.json: query-cpus-fast. Both commands are sent at once: QEMU takes them in their order, and answers in it;
 /// its greeting and its events come in between.
 /// </remarks>
-static class Qmp
+public static class Qmp
 {
     const string Hello = "gpu-handoff-hello";
     const string Cpus = "gpu-handoff-cpus";

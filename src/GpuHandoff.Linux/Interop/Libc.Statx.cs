@@ -21,6 +21,7 @@ struct Status
     public readonly bool IsCharacterDevice => (Mode & 0xF000) == 0x2000;
     public readonly bool IsFile => (Mode & 0xF000) == 0x8000;
     public readonly bool IsFolder => (Mode & 0xF000) == 0x4000;
+    public readonly bool IsLink => (Mode & 0xF000) == 0xA000;
     public readonly uint Permissions => Mode & 0xFFFu;
 
     public readonly DateTimeOffset Modified() => DateTimeOffset.FromUnixTimeSeconds(ModifiedSeconds).AddTicks(ModifiedNanoseconds / TimeSpan.NanosecondsPerTick);

@@ -68,6 +68,32 @@ sealed class Mortal : IKernel
 
     public DeviceNode? NodeAt(SysPath path) => Alive().NodeAt(path);
 
+    public FileStatus? StatusOf(SysPath path) => Alive().StatusOf(path);
+
+    public void MakeFolder(SysPath folder)
+    {
+        Live();
+        _kernel.MakeFolder(folder);
+    }
+
+    public void RemoveFolder(SysPath folder)
+    {
+        Live();
+        _kernel.RemoveFolder(folder);
+    }
+
+    public void MakeLink(SysPath link, string target)
+    {
+        Live();
+        _kernel.MakeLink(link, target);
+    }
+
+    public void RemoveLink(SysPath link)
+    {
+        Live();
+        _kernel.RemoveLink(link);
+    }
+
     public bool CanLoad(string module) => Alive().CanLoad(module);
 
     public void Pause(TimeSpan time) => Alive().Pause(time);

@@ -2,6 +2,7 @@ using System.Globalization;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
 using GpuHandoff.Runs;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Linux;
 
@@ -40,10 +41,6 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
     }
 
     /// <summary>The processes that the kernel lists as its holders.</summary>
-    /// <remarks>
-    /// A line of /proc/locks (fs/locks.c:lock_get_status): <c>1: FLOCK  ADVISORY  WRITE 4211 00:19:1234 0 EOF</c>, the
-    /// device's numbers in hexadecimal, the inode in decimal.
-    /// </remarks>
     public string Holder(string name) => HolderOf(name) ?? HolderOf(Call + name) ?? "another run";
 
     /// <summary>
@@ -69,16 +66,10 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
 
     string? HolderOf(string name)
     {
-        if (Libc.Statx(Libc.FromCurrentFolder, PathOf(name), Libc.NoFollow, Libc.BasicStatus, out var status) != 0)
-            return null;
-        var file = $"{status.FileSystemMajor:x2}:{status.FileSystemMinor:x2}:{status.Inode}";
         var holders =
-            from line in (kernel.Read(Sys.Proc / "locks") ?? "").Split('\n')
-            let words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries)
-            where words is [_, "FLOCK", _, _, _, ..] && words[5] == file
-            where int.TryParse(words[4], NumberStyles.None, CultureInfo.InvariantCulture, out _)
-            let arguments = kernel.Read(Sys.Proc / words[4] / "cmdline")?.Split('\0', StringSplitOptions.RemoveEmptyEntries)
-            select $"{words[4]} {(arguments is [var program, .. var rest] ? string.Join(' ', [Path.GetFileName(program), .. rest]) : "gpu-handoff")}";
+            from held in HeldLocks.On(new(PathOf(name)), kernel)
+            let arguments = kernel.Read(Sys.Proc / held.Pid.ToString(CultureInfo.InvariantCulture) / "cmdline")?.Split('\0', StringSplitOptions.RemoveEmptyEntries)
+            select $"{held.Pid} {(arguments is [var program, .. var rest] ? string.Join(' ', [Path.GetFileName(program), .. rest]) : "gpu-handoff")}";
         return string.Join(", ", holders.Distinct()) is { Length: > 0 } all ? all : null;
     }
 

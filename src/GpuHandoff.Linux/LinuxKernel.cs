@@ -120,6 +120,11 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     public bool Exists(SysPath path) =>
         Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.NoFollow, Libc.BasicStatus, out _) == 0;
 
+    public FileIdentity? IdentityOf(SysPath path) =>
+        Libc.Statx(Libc.FromCurrentFolder, path.Text, 0, Libc.BasicStatus, out var status) == 0
+            ? new(status.FileSystemMajor, status.FileSystemMinor, status.Inode, status.Modified())
+            : null;
+
     public DeviceNode? NodeAt(SysPath path) =>
         Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.DoNotSync, Libc.BasicStatus, out var status) == 0 && status.IsCharacterDevice
             ? Node(status)
@@ -193,6 +198,45 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             throw Refused($"unlink {path}", errno);
     }
 
+    public FileStatus? StatusOf(SysPath path) =>
+        Libc.Statx(Libc.FromCurrentFolder, path.Text, Libc.NoFollow, Libc.BasicStatus, out var status) == 0
+            ? new(status.IsFile ? FileKind.File : status.IsFolder ? FileKind.Folder : status.IsLink ? FileKind.Link : FileKind.Other, status.Owner, status.Permissions)
+            : null;
+
+    public void MakeFolder(SysPath folder)
+    {
+        const uint ownerWrites = 0x1ed;
+        Change($"mkdir {folder}", () => Libc.MakeFolder(folder.Text, ownerWrites));
+        // mkdir went through our umask.
+        Change($"mkdir {folder}", () => Libc.ChangeMode(folder.Text, ownerWrites));
+    }
+
+    public void RemoveFolder(SysPath folder) => Change($"rmdir {folder}", () => Libc.RemoveFolder(folder.Text), Errno.NoEntry);
+
+    public void MakeLink(SysPath link, string target)
+    {
+        var call = $"symlink {link} → {target}";
+        if (Link(link) is null)
+        {
+            Change(call, () => Libc.SymbolicLink(target, link.Text));
+            return;
+        }
+        // By a rename: whoever follows the link at this moment finds the one or the other.
+        var fresh = $"{link}.new";
+        if (Link(new(fresh)) is not null)
+            Change($"unlink {fresh}", () => Libc.Unlink(fresh), Errno.NoEntry);
+        Change(call, () => Libc.SymbolicLink(target, fresh));
+        Change(call, () => Libc.Rename(fresh, link.Text));
+    }
+
+    public void RemoveLink(SysPath link)
+    {
+        if (Link(link) is not null)
+            Change($"unlink {link}", () => Libc.Unlink(link.Text), Errno.NoEntry);
+        else if (Exists(link))
+            throw Refused($"unlink {link}", Errno.Exists);
+    }
+
     // A machine to look at has no hand and asks by itself: a program is a process of its own already, and nvidia-smi's word
     // belongs to what a plan goes by. Whoever changes something has a hand.
     public ProgramResult RunProgram(
@@ -244,7 +288,42 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         }
     }
 
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) =>
+        UnixSocket.Converse(socket.Text, text, isAll, budget);
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors)
+    {
+        // 0 is ourselves.
+        ArgumentOutOfRangeException.ThrowIfLessThan(thread, 1);
+        var saying = $"sched_setaffinity of thread {thread}";
+        if (hand is null)
+            throw new KernelRefused(saying, Errno.ReadOnly, "this run only looks");
+        var mask = new byte[(processors.Max() / 64 + 1) * 8];
+        foreach (var processor in processors)
+            mask[processor / 8] |= (byte)(1 << (processor % 8));
+        Check(saying, Libc.SetAffinity(thread, (nuint)mask.Length, mask));
+    }
+
     public void Pause(TimeSpan time) => Thread.Sleep(time);
+
+    /// <summary>Asleep in the kernel until then: who stays with a VM for weeks costs nothing but its memory.</summary>
+    public void AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
+    {
+        var process = Libc.OpenProcess(pid, 0);
+        if (process < 0)
+            return;
+        try
+        {
+            // Looked at after it was opened, as in Signal. pidfd_open(2): readable when the process is a zombie, or gone.
+            var watched = new Watched { File = process, Wanted = Libc.Readable };
+            if (ProcessStat.Lives(pid, startedAt, this))
+                _ = Libc.Poll(ref watched, 1, (int)Math.Clamp(limit.TotalMilliseconds, 0, int.MaxValue));
+        }
+        finally
+        {
+            _ = Libc.Close(process);
+        }
+    }
 
     void Ask(string saying, TimeSpan budget, params ReadOnlySpan<string> parts)
     {
@@ -273,6 +352,16 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         new(status.DeviceMajor, status.DeviceMinor, status.Permissions, status.Owner, status.Group);
 
     static KernelRefused Refused(string call, int errno) => new(call, errno, Errno.Say(errno));
+
+    /// <summary>Makes a change of ours that cannot hang.</summary>
+    /// <param name="fine">The error that means that there was nothing to do.</param>
+    void Change(string call, Func<int> act, int fine = 0)
+    {
+        if (hand is null)
+            throw new KernelRefused(call, Errno.ReadOnly, "this run only looks");
+        if (act() != 0 && Libc.LastError() is var errno && errno != fine)
+            throw Refused(call, errno);
+    }
 
     static void Check(string call, int result)
     {

@@ -1,4 +1,5 @@
 using System.Text;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Simulation;
@@ -20,7 +21,7 @@ sealed record Folder(Func<IEnumerable<(string Name, Entry Entry)>> Children) : E
 }
 
 /// <summary>A text file. No <paramref name="Write"/>: nobody taught the simulator what a write to it does.</summary>
-sealed record TextFile(Func<string?> Read, Action<string>? Write = null) : Entry
+record TextFile(Func<string?> Read, Action<string>? Write = null) : Entry
 {
     /// <summary>The content where it is no text.</summary>
     public Func<byte[]?>? Bytes { get; init; }
@@ -31,6 +32,9 @@ sealed record TextFile(Func<string?> Read, Action<string>? Write = null) : Entry
         return content?.Length > count ? content[..count] : content;
     }
 }
+
+/// <summary>One of <see cref="PlainFiles"/>, which has an inode.</summary>
+sealed record FileOnDisk(string Text, FileIdentity Identity) : TextFile(() => Text);
 
 sealed record LinkTo(string Target) : Entry;
 

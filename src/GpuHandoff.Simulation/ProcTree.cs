@@ -1,3 +1,4 @@
+using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Simulation;
@@ -13,6 +14,7 @@ sealed class ProcTree(SimulatedKernel kernel)
         yield return ("devices", Text(MajorNumbers));
         yield return ("fb", Text(() => Lines(kernel.Consoles.Framebuffers.Select(fb => $"{fb.Index} {fb.Name}"))));
         yield return ("iomem", Text(IoMem));
+        yield return ("locks", Text(() => Lines(kernel.Files.Locks.Select((held, i) => $"{i + 1}: {held}"))));
         yield return ("modules", Text(() => Lines(kernel.Modules.Loaded.Select(ModuleLine))));
         yield return ("self", kernel.Ourselves is { } ourselves
             ? new LinkTo(ourselves.Pid.ToString())
@@ -20,8 +22,10 @@ sealed class ProcTree(SimulatedKernel kernel)
             [
                 ("pid", new HeldFile(SimulatedProcess.HostPidNamespace, null)), ("mnt", new HeldFile(SimulatedProcess.HostMountNamespace, null)),
             ]))]));
+        yield return ("stat", Text(() => $"cpu  0 0 0 0 0 0 0 0 0 0\nctxt 4211\nbtime {kernel.BootedAt.ToUnixTimeSeconds()}\nprocesses 4211"));
         yield return ("sys", Dir(() => [("kernel", Dir(() =>
         [
+            ("hostname", Text(() => kernel.HostName)),
             ("osrelease", Text(() => kernel.Release)),
             ("random", Dir(() => [("boot_id", Text(() => kernel.BootId))])),
         ]))]));
@@ -123,7 +127,7 @@ sealed class ProcTree(SimulatedKernel kernel)
             + $"Device Minor: \t {device.Minor}\nGPU Firmware: \t {kernel.Nvidia.Option.Version}\nGPU Excluded:\t No\n";
     }
 
-    static IEnumerable<(string, Entry)> Process(SimulatedProcess process) =>
+    IEnumerable<(string, Entry)> Process(SimulatedProcess process) =>
     [
         ("cgroup", Text(() => $"0::{process.Cgroup}")),
         ("cmdline", Text(() => string.Concat(process.CommandLine.Select(word => word + "\0")))),
@@ -137,6 +141,12 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("ns", Dir(() => [("pid", new HeldFile(process.PidNamespace, null)), ("mnt", new HeldFile(process.MountNamespace, null))])),
         ("stat", Text(() => $"{process.Pid} ({process.Name}) {(process.IsUninterruptible ? 'D' : 'S')} {process.Parent} {process.Pid} {process.Pid}"
             + $" 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 {process.Started} 0 0")),
+        ("task", Dir(() => process.Threads.Select(thread => (thread.Id.ToString(), (Entry)Dir(() =>
+        [
+            ("comm", Text(() => thread.Name)),
+            // fs/proc/array.c:task_cpus_allowed
+            ("status", Text(() => $"Name:\t{thread.Name}\nCpus_allowed_list:\t{CpuList.Say(thread.Processors ?? kernel.OnlineProcessors)}\nMems_allowed_list:\t0")),
+        ]))))),
         ("status", Text(() => process.HasNoStatus ? null : $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}"
             + $"\nGid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];

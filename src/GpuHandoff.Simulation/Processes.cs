@@ -14,6 +14,7 @@ public sealed class SimulatedProcess
         Name = name;
         Cgroup = cgroup;
         CommandLine = [name];
+        Threads = [new(pid, name)];
         User = cgroup.StartsWith("/user.slice/", StringComparison.Ordinal) ? 1000u : 0;
     }
 
@@ -24,6 +25,9 @@ public sealed class SimulatedProcess
     public string Cgroup { get; }
 
     public IReadOnlyList<OpenNode> Open => open;
+
+    /// <summary>/proc/PID/task; the first one has the process's own number.</summary>
+    public IList<SimulatedThread> Threads { get; }
 
     public IReadOnlyList<string> CommandLine { get; set; }
 
@@ -69,6 +73,16 @@ public sealed class SimulatedProcess
         open.Add(file);
         return file;
     }
+}
+
+/// <summary>A thread, and where it may run: everywhere, until somebody says otherwise.</summary>
+public sealed class SimulatedThread(int id, string name)
+{
+    public int Id { get; } = id;
+
+    public string Name { get; } = name;
+
+    public IReadOnlyList<int>? Processors { get; set; }
 }
 
 /// <summary>An open file: closing it (dispose) gives back what opening it took.</summary>

@@ -57,6 +57,9 @@ public sealed class RecordedTree : IKernel
 
     public bool Exists(SysPath path) => tree.Find(path.Text, follow: false) is not null;
 
+    /// <summary>A recording has names and texts, and no inodes.</summary>
+    public FileIdentity? IdentityOf(SysPath path) => null;
+
     public DeviceNode? NodeAt(SysPath path) => tree.Find(path.Text) is NodeFile file ? file.Node : null;
 
     public bool CanLoad(string module) => loadable.Contains(Modules.Normal(module));
@@ -75,11 +78,33 @@ public sealed class RecordedTree : IKernel
 
     public void RemoveNode(SysPath path) => throw ReadOnly($"unlink {path}");
 
+    /// <summary>A recording has no owners: all of it is its machine's root's.</summary>
+    public FileStatus? StatusOf(SysPath path) => tree.Find(path.Text, follow: false) switch
+    {
+        null => null,
+        Folder => new(FileKind.Folder, 0, 0x1ed),
+        LinkTo => new(FileKind.Link, 0, 0x1ff),
+        TextFile => new(FileKind.File, 0, 0x1ed),
+        _ => new(FileKind.Other, 0, 0x180),
+    };
+
+    public void MakeFolder(SysPath folder) => throw ReadOnly($"mkdir {folder}");
+
+    public void RemoveFolder(SysPath folder) => throw ReadOnly($"rmdir {folder}");
+
+    public void MakeLink(SysPath link, string target) => throw ReadOnly($"symlink {link} → {target}");
+
+    public void RemoveLink(SysPath link) => throw ReadOnly($"unlink {link}");
+
     public ProgramResult RunProgram(
         string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null) =>
         throw ReadOnly(string.Join(' ', (string[])[program, .. arguments]));
 
     public void Signal(int pid, ulong startedAt, ProcessSignal signal) => throw ReadOnly($"send {signal} to process {pid}");
+
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => throw ReadOnly($"ask {socket}");
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors) => throw ReadOnly($"sched_setaffinity of thread {thread}");
 
     static KernelRefused ReadOnly(string call) => new(call, Errno.ReadOnly, "a recorded machine cannot be changed");
 

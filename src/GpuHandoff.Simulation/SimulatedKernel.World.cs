@@ -189,6 +189,9 @@ public sealed partial class SimulatedKernel
     /// <param name="drains">Whether the driver lets cards be drained.</param>
     public void InstallNvidiaSmi(bool drains = true) => Programs[Kernel.Programs.NvidiaSmi] = new NvidiaSmi(this, drains).Program;
 
+    /// <summary>A program that is only ever asked one thing, and always says the same.</summary>
+    public void Install(string program, string says) => Programs[program] = new(static _ => true, _ => new(0, says));
+
     /// <summary>A program that is not installed after all.</summary>
     public void Forget(string program) => Programs.Remove(program);
 
@@ -318,6 +321,9 @@ public sealed partial class SimulatedKernel
     /// <summary>Another screen comes: a frame buffer of the first bridge's, whatever that may be.</summary>
     public void ShowSomethingElsewhere() => Consoles.Add("udldrmfb", Bus.Devices.First(), "udl");
 
+    /// <summary>How many IDs a driver was given by new_id.</summary>
+    public int DynamicIdsOf(string driver) => Bus.Drivers.First(d => d.Name == driver).DynamicIds.Count;
+
     /// <summary>Nobody but root sees addresses in /proc/iomem.</summary>
     public bool HidesMemory { get; set; }
 
@@ -346,13 +352,23 @@ public sealed partial class SimulatedKernel
         public IReadOnlyList<string> List(SysPath folder) => kernel.List(folder);
         public string? Link(SysPath link) => kernel.Link(link);
         public bool Exists(SysPath path) => kernel.Exists(path);
+        public FileIdentity? IdentityOf(SysPath path) => kernel.IdentityOf(path);
         public DeviceNode? NodeAt(SysPath path) => kernel.NodeAt(path);
+        public FileStatus? StatusOf(SysPath path) => kernel.StatusOf(path);
         public bool CanLoad(string module) => kernel.CanLoad(module);
         public void Pause(TimeSpan time) => kernel.Pause(time);
         public void Write(SysPath file, string text, TimeSpan budget) => Quietly(() => kernel.Write(file, text, budget));
         public void UnloadModule(string module, TimeSpan budget) => Quietly(() => kernel.UnloadModule(module, budget));
         public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
         public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
+        public void MakeFolder(SysPath folder) => Quietly(() => kernel.MakeFolder(folder));
+        public void RemoveFolder(SysPath folder) => Quietly(() => kernel.RemoveFolder(folder));
+        public void MakeLink(SysPath link, string target) => Quietly(() => kernel.MakeLink(link, target));
+        public void RemoveLink(SysPath link) => Quietly(() => kernel.RemoveLink(link));
+
+        public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => kernel.Converse(socket, text, isAll, budget);
+
+        public void SetAffinity(int thread, IReadOnlyList<int> processors) => Quietly(() => kernel.SetAffinity(thread, processors));
 
         public void Signal(int pid, ulong startedAt, ProcessSignal signal) => Quietly(() => kernel.Signal(pid, startedAt, signal));
 

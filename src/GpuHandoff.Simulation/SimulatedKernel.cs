@@ -33,6 +33,8 @@ public sealed partial class SimulatedKernel : IKernel
         Systemd = new(this);
         Containers = new(this);
         Mps = new(this);
+        Files = new(this);
+        Proxmox = new(this);
         Programs.Add(Kernel.Programs.Systemctl, Systemd.Systemctl);
         tree = new(new(() =>
         [
@@ -42,11 +44,14 @@ public sealed partial class SimulatedKernel : IKernel
             ("etc", new Folder(() =>
             [
                 ("passwd", new TextFile(() => Accounts)),
-                ("pve", new Folder(() => [("lxc", new Folder(() => Containers.Configs))])),
+                ("pve", new Folder(() => [("lxc", new Folder(() => Containers.Configs)), .. Files.In("/etc/pve")])),
                 ("systemd", new Folder(() => [("system", new Folder(() =>
                     HasHostTarget ? [(HostTarget.Template, (Entry)new TextFile(static () => "[Unit]"))] : []))])),
+                .. Files.In("/etc").Where(static child => child.Name is not ("pve" or "systemd")),
             ])),
-            ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/"))])),
+            ("run", new Folder(() => Files.In("/run"))),
+            ("var", new Folder(() => [("run", new LinkTo("/run")), ("lock", new LinkTo("/run/lock")), .. Files.In("/var")])),
+            ("usr", new Folder(() => [("bin", ProgramFolder("/usr/bin/")), ("sbin", ProgramFolder("/usr/sbin/")), ("local", new Folder(() => Files.In("/usr/local")))])),
         ]));
     }
 
@@ -89,6 +94,12 @@ public sealed partial class SimulatedKernel : IKernel
         alice:x:1000:1000:Alice,,,:/home/alice:/bin/bash
         """;
 
+    /// <summary>Who listens at Unix sockets, by path: what comes back for what was said; null: nothing, for ever.</summary>
+    public IDictionary<string, Func<string, string?>> Sockets { get; } = new Dictionary<string, Func<string, string?>>(StringComparer.Ordinal);
+
+    /// <summary>/sys/devices/system/cpu/online</summary>
+    public IReadOnlyList<int> OnlineProcessors { get; set; } = [.. Enumerable.Range(0, 16)];
+
     /// <summary>The template of the host's targets is installed.</summary>
     public bool HasHostTarget { get; set; }
 
@@ -108,6 +119,21 @@ public sealed partial class SimulatedKernel : IKernel
     internal Systemd Systemd { get; }
     internal ContainerHosts Containers { get; }
     internal Mps Mps { get; }
+
+    /// <summary>Files that are just files, below /etc, /run and /var.</summary>
+    public PlainFiles Files { get; }
+
+    /// <summary>What Proxmox keeps on this host. A host without it has none of its files.</summary>
+    public ProxmoxHost Proxmox { get; }
+
+    /// <summary>The host's name.</summary>
+    public string HostName { get; set; } = "pve1";
+
+    /// <summary>When it was booted, by the clock on the wall (/proc/stat: btime).</summary>
+    public DateTimeOffset BootedAt { get; set; } = DateTimeOffset.FromUnixTimeSeconds(1_765_000_000);
+
+    /// <summary>What systemctl is-system-running says: <c>running</c>, <c>degraded</c>, <c>stopping</c>.</summary>
+    public string SystemState { get; set; } = "running";
 
     /// <summary>What is installed, by its path.</summary>
     internal Dictionary<string, InstalledProgram> Programs { get; } = [];
@@ -157,6 +183,8 @@ public sealed partial class SimulatedKernel : IKernel
     };
 
     public bool Exists(SysPath path) => tree.Find(path.Text, follow: false) is not null;
+
+    public FileIdentity? IdentityOf(SysPath path) => tree.Find(path.Text) is FileOnDisk file ? file.Identity : null;
 
     public DeviceNode? NodeAt(SysPath path) => tree.Find(path.Text) switch
     {
@@ -256,6 +284,30 @@ public sealed partial class SimulatedKernel : IKernel
         {
             if (Processes.Running.FirstOrDefault(process => process.Pid == pid && process.Started == startedAt) is { } process)
                 Processes.Signal(process, signal, this);
+        });
+
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget)
+    {
+        asked.Add($"{socket}: {text.Trim()}");
+        if (!Sockets.TryGetValue(socket.Text, out var listener))
+            throw new KernelRefused($"ask {socket}", Errno.NoEntry, Say(Errno.NoEntry));
+        // All, or what came before it hung up.
+        if (listener(text) is { } heard)
+            return heard;
+        clock.Advance(budget);
+        throw new KernelRefused($"ask {socket}", 0, $"no answer within {budget.TotalSeconds:0.#} s");
+    }
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors) =>
+        Change($"sched_setaffinity {thread} {string.Join(',', processors)}", $"sched_setaffinity of thread {thread}", NodeBudget, null, () =>
+        {
+            if (Processes.Running.SelectMany(process => process.Threads).FirstOrDefault(t => t.Id == thread) is not { } found)
+                throw new Refusal(Errno.NoProcess);
+            // kernel/sched/syscalls.c:__sched_setaffinity: what is not there or offline is left out, and nothing left is no place to run.
+            List<int> left = [.. processors.Where(OnlineProcessors.Contains).Order()];
+            if (left.Count == 0)
+                throw new Refusal(Errno.Invalid);
+            found.Processors = left;
         });
 
     public void Pause(TimeSpan time)

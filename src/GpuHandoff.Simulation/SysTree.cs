@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 
 namespace GpuHandoff.Simulation;
@@ -15,7 +16,7 @@ sealed partial class SysTree(SimulatedKernel kernel)
             ("platform", Dir(() => [("devices", Dir(PlatformDevices)), ("drivers", Dir(PlatformDrivers))])),
         ])),
         ("class", Dir(Classes)),
-        ("devices", Dir(DeviceRoots)),
+        ("devices", Dir(() => [.. DeviceRoots(), ("system", Dir(() => [("cpu", Dir(() => [("online", Text(() => CpuList.Say(kernel.OnlineProcessors)))]))]))])),
         ("fs", Dir(() => [("cgroup", Dir(() => [("lxc", Dir(() => kernel.Containers.Groups))]))])),
         ("kernel", Dir(() => [("iommu_groups", Dir(IommuGroups))])),
         ("module", Dir(ModuleFolders)),

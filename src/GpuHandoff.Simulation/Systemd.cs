@@ -75,7 +75,7 @@ sealed class Systemd(SimulatedKernel kernel)
 
     public IEnumerable<SimulatedUnit> Units => units.Values;
 
-    public InstalledProgram Systemctl => new(arguments => arguments is ["show", ..], Run);
+    public InstalledProgram Systemctl => new(arguments => arguments is ["show", ..] or ["is-system-running"], Run);
 
     public SimulatedUnit? Find(string name) => units.GetValueOrDefault(name) ?? units.Values.FirstOrDefault(unit => unit.Alias == name);
 
@@ -89,6 +89,8 @@ sealed class Systemd(SimulatedKernel kernel)
         ["show", "--property=ActiveState", "--value", "--", var unit] => new(0, Find(unit)?.State ?? "inactive"),
         ["show", { } properties, "--", ..] when properties.StartsWith("--property=Id,", StringComparison.Ordinal) =>
             new(0, Show(arguments.Skip(3), properties["--property=".Length..].Split(','))),
+        // systemctl(1): 0 for "running" alone.
+        ["is-system-running"] => new(kernel.SystemState == "running" ? 0 : 1, kernel.SystemState),
         ["stop", "--", var unit] => Stop(unit),
         ["start", "--", var unit] => Start(unit),
         ["start", "--job-mode=ignore-dependencies", "--", var unit] => Start(unit, alone: true),

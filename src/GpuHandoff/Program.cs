@@ -19,6 +19,11 @@ static class Program
         Output.IgnoreBrokenPipes();
         try
         {
+            // Before the command line comes up: most VMs have no GPU, and shall pay as little for it as can be.
+            if (HookCommand.IsCall(arguments))
+                return HookCommand.Run(arguments[0], arguments[1]);
+            if (arguments is ["hook", var vm, [not '-', ..] phase])
+                return HookCommand.Run(vm, phase);
             if (call is not null)
                 return LibvirtHook.Answer(call);
             var parsed = Tool.Build().Parse(arguments);

@@ -81,11 +81,45 @@ public partial class Documents
     [InlineData("README.md")]
     [InlineData("docs/commands.md")]
     [InlineData("docs/checks.md")]
+    [InlineData("docs/proxmox.md")]
     public void Code_in_a_document_calls_only_commands_that_there_are(string document)
     {
         var known = _commands.Value.SelectMany(c => c.Names).Select(name => name.Split(' ')[0]).ToList();
         foreach (var command in Code.Matches(Read(document)).SelectMany(m => Call.Matches(m.Value)).Select(m => m.Groups[1].Value))
             known.ShouldContain(command, document);
+    }
+
+    [Theory]
+    [InlineData("docs/proxmox.md")]
+    public void A_command_in_a_walk_through_is_one_of_ours_with_options_that_it_has(string document)
+    {
+        var calls = Code.Matches(Read(document)).SelectMany(m => CallWithOptions.Matches(m.Value)).ToList();
+        calls.Count.ShouldBeGreaterThan(5);
+        foreach (var call in calls)
+        {
+            var command = _commands.Value.SingleOrDefault(c => c.Names.Any(name => $"{call.Groups[1].Value} ".StartsWith($"{name} ", StringComparison.Ordinal)));
+            command.Options.ShouldNotBeNull($"{document}: {call.Value}");
+            LongOption.Matches(call.Groups[1].Value).Select(m => m.Value).Except(command.Options).ShouldBeEmpty($"{document}: {call.Value}");
+        }
+    }
+
+    [Fact]
+    public void A_new_user_of_proxmox_gets_there_in_under_ten_commands()
+    {
+        var block = QuickStart.Match(Read("docs/proxmox.md")).Groups[1].Value;
+        // What hides behind a line's end counts as well.
+        var commands = block.Split('\n').Where(line => line.Contains('@')).SelectMany(line => line.Split([" && ", "; "], StringSplitOptions.None)).ToList();
+        commands.Count.ShouldBeInRange(5, 9, block);
+        commands.ShouldContain(c => c.EndsWith("gpu-handoff attach 101", StringComparison.Ordinal));
+        commands[^1].ShouldEndWith("qm start 101");
+    }
+
+    [Fact]
+    public void The_playbook_installs_the_units_that_there_are_and_no_other()
+    {
+        var book = Read("docs/examples/ansible/gpu-handoff.yml");
+        var units = Directory.GetFiles(Path.Combine(Tool.Repository, "packaging", "systemd")).Select(Path.GetFileName).ToList();
+        PlaybookUnit.Matches(book).Select(m => m.Groups[1].Value).ShouldBe(units, ignoreOrder: true);
     }
 
     [Fact]
@@ -216,6 +250,16 @@ public partial class Documents
     // After a prompt, sudo or the start of a code span; "[gpu-handoff] …" and "# gpu-handoff …" are not calls.
     [GeneratedRegex(@"(?:^|`|\$ |sudo |&& )gpu-handoff ([a-z][\w-]*)", RegexOptions.Multiline)]
     static partial Regex Call { get; }
+
+    // root@pve:~# gpu-handoff attach 101 --dry-run          `gpu-handoff vms`          /usr/local/sbin/gpu-handoff hook "$1" "$2"
+    [GeneratedRegex(@"(?:^|[`#$/] ?)gpu-handoff ([a-z][\w-]*[^`\n]*)", RegexOptions.Multiline)]
+    static partial Regex CallWithOptions { get; }
+
+    [GeneratedRegex(@"<!-- quick start[^\n]*\n```console\n(.*?)```", RegexOptions.Singleline)]
+    static partial Regex QuickStart { get; }
+
+    [GeneratedRegex(@"^      - (gpu-handoff\S+)$", RegexOptions.Multiline)]
+    static partial Regex PlaybookUnit { get; }
 
     [GeneratedRegex(@"^## (.+)$", RegexOptions.Multiline)]
     static partial Regex Heading { get; }

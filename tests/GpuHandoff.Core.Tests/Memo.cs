@@ -13,6 +13,8 @@ sealed class Memo : IWitness
 
     public void Waits(string what) => _lines.Add($"waits {what}");
 
+    public void Tells(string what) => _lines.Add($"tells {what}");
+
     public void Begins(Plan plan) => _lines.Add($"plan {plan.Summary}");
 
     public void PhaseBegins(Phase phase) => _lines.Add($"phase {phase.Name}");

@@ -1,4 +1,5 @@
 using GpuHandoff.Goals;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
@@ -70,6 +71,14 @@ public sealed class DamagedRecords(ITestOutputHelper output) : IDisposable
     {
         Ledger.Mark(new("boot-1", _gpu, "write", TimeSpan.FromSeconds(12), null, ["undone"]));
         Damage("wedged-*", () => Ledger.Wedges().Sum(w => w.NotUndone.Sum(n => n.Length) + w.Call.Length + w.Gpu.Bus));
+    }
+
+    [Fact]
+    public void A_damaged_lease_is_told_or_whole()
+    {
+        Ledger.Lend(new("boot-1", _gpu, new(VmManager.Proxmox, "101"), _home.Functions, TimeSpan.FromSeconds(12)) { Qemu = new(4711, 12), Pinned = ["CPU 0 on 4"] });
+        Damage("lease-*", () => Ledger.Leases().Sum(l =>
+            l.Guest.ToString().Length + l.Functions.Sum(f => f.Function.Bus + f.Owner.ToString().Length) + l.Pinned.Sum(p => p.Length) + (l.Qemu?.Pid ?? 0) % 7));
     }
 
     [Fact]

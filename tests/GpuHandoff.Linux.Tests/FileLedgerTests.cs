@@ -258,6 +258,8 @@ public sealed class FileLedgerTests : IDisposable
             new StopUnit("ollama.service"), new StartUnit("ollama.service"),
             new StopContainer(new(ContainerKind.Docker, "0123456789ab")), new StartContainer(new(ContainerKind.Lxc, "107")),
             new StopProcess(4211, 81234, "python3"), new SwitchPersistence(_gpu, On: false), new Drain(_gpu, On: true),
+            new MakeFolder("/var/lib/vz/snippets"), new RemoveFolder("/var/lib/vz/snippets"), new LinkProgram("/var/lib/vz/snippets/gpu-handoff", null, "/x"),
+            new SetVm(101, [new("hostpci0", null, "0000:05:00"), new("hookscript", "local:snippets/gpu-handoff", null)]),
             new AwaitRelease(["nvidia"], [new(4211, "python3", "/dev/nvidia0", new(195, 0, 0x1b6, 0, 44)) { Of = new(User: "bob"), Started = 81234 }]),
         ];
         var plan = new Plan(Target.Vfio, [_gpu], "all of them", [new("one", steps)]);

@@ -137,6 +137,28 @@ public sealed class HandTests : IDisposable
         refused.Reason.ShouldContain("modprobe");
     }
 
+    // Proxmox reads a hook's stdout and stderr until nobody has them open any more: a child that stays would keep a start waiting.
+    [Fact]
+    public void A_hand_that_is_left_behind_has_nothing_of_our_callers_open()
+    {
+        Process.Start("mkfifo", _folder["fifo"]).WaitForExit();
+        // A descriptor that every child would inherit, as those of a task's pipes are.
+        using var pipe = new System.IO.Pipes.AnonymousPipeServerStream(System.IO.Pipes.PipeDirection.In, HandleInheritability.Inheritable);
+        var hand = Start();
+        var silent = Should.Throw<KernelSilent>(() => new LinuxKernel(hand).Write(new(_folder["fifo"]), "x", TimeSpan.FromMilliseconds(300)));
+        hand.Dispose();
+        var process = silent.Process.ShouldNotBeNull();
+        // pipe:[4711] and socket:[4712] are told by their numbers.
+        var ours = Directory.GetFiles("/proc/self/fd").Select(Target).Where(t => t?.Contains(":[") == true).ToHashSet();
+        foreach (var file in Directory.GetFiles($"/proc/{process.Pid}/fd"))
+            ours.ShouldNotContain(Target(file), file);
+        pipe.DisposeLocalCopyOfClientHandle();
+        pipe.ReadByte().ShouldBe(-1, "somebody has the pipe's other end open still");
+        using var reader = new FileStream(_folder["fifo"], FileMode.Open, FileAccess.Read);
+
+        static string? Target(string file) => new FileInfo(file).LinkTarget;
+    }
+
     static readonly string _tool = Path.Combine(AppContext.BaseDirectory, "gpu-handoff");
 
     static Hand Start() => Hand.Start(_tool);

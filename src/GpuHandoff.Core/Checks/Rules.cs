@@ -20,6 +20,7 @@ public static class Rules
         SiblingIsInUse.Check,
         ContainerHasTheGpu.Check,
         ConsoleWouldBeLost.Check,
+        ConsoleIsSpared.Check,
         BarSizeNotOffered.Check,
         HostDriverMissing.Check,
         VmHasTheGpu.Check,

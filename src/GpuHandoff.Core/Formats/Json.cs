@@ -3,6 +3,7 @@ using System.Text.Json.Serialization;
 using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
+using GpuHandoff.Proxmox;
 
 namespace GpuHandoff.Formats;
 
@@ -20,6 +21,7 @@ namespace GpuHandoff.Formats;
 [JsonSerializable(typeof(Wedge))]
 [JsonSerializable(typeof(Lease))]
 [JsonSerializable(typeof(Loan))]
+[JsonSerializable(typeof(Attachment))]
 public sealed partial class Json : JsonSerializerContext
 {
     /// <summary>For eyes and scripts, not for web pages: an arrow stays an arrow.</summary>

@@ -38,6 +38,29 @@ public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
     public TimeSpan Users { get; init; } = TimeSpan.FromSeconds(100);
 }
 
+/// <summary>Whether a VM that is off, and that Proxmox starts only to back it up, gets its GPU for that.</summary>
+public enum AtBackup
+{
+    /// <summary>If nobody uses it, and the console is not on it: nobody steps aside for a backup.</summary>
+    Free,
+
+    /// <summary>As for every other start.</summary>
+    Always,
+
+    /// <summary>Never: the backup fails, and the GPU stays where it is.</summary>
+    Refuse,
+}
+
+/// <summary>What becomes of a VM's GPU while the VM is rebooted through Proxmox.</summary>
+public enum AtReboot
+{
+    /// <summary>It stays on vfio-pci for the VM.</summary>
+    Keep,
+
+    /// <summary>It goes back to the host, and to the VM again.</summary>
+    Return,
+}
+
 /// <summary>How the wanted is to be reached.</summary>
 public sealed record Policy
 {
@@ -68,6 +91,19 @@ public sealed record Policy
 
     /// <summary>Hand the card over even where the host's text console ends with that, until the next boot.</summary>
     public bool LoseConsole { get; init; }
+
+    /// <summary>Refuse rather than take the host's text console off the card, even where it would come back with it.</summary>
+    public bool SpareConsole { get; init; }
+
+    public AtBackup AtBackup { get; init; } = AtBackup.Free;
+
+    /// <summary>Whether containers may be stopped for a backup where it is <see cref="AtBackup.Always"/>.</summary>
+    public bool BackupContainers { get; init; }
+
+    public AtReboot AtReboot { get; init; } = AtReboot.Keep;
+
+    /// <summary>Where a VM's threads shall run.</summary>
+    public Pinning Pin { get; init; } = Pinning.None;
 
     /// <summary>Cards that are treated otherwise than the rest: by address, a whole policy each.</summary>
     public ImmutableSortedDictionary<PciAddress, Policy> Own { get; init; } = ImmutableSortedDictionary<PciAddress, Policy>.Empty;

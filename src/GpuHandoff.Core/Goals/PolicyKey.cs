@@ -19,6 +19,9 @@ abstract record Taken
 /// <param name="Write">Its value in a policy, as YAML.</param>
 public sealed record PolicyKey(string Name, bool WholeRun, string Takes, Func<Policy, string> Write)
 {
+    /// <summary>It may differ from VM to VM: how Proxmox's starts and ends are taken.</summary>
+    public bool OfVm { get; init; }
+
     /// <summary>What a value makes of a policy.</summary>
     internal Func<PolicyNode, Taken> Read { get; init; } = node => new Taken.Wrong(node, "no value");
 
@@ -29,6 +32,11 @@ public sealed record PolicyKey(string Name, bool WholeRun, string Takes, Func<Po
 
     static readonly ImmutableSortedDictionary<string, Treatment> _treatments =
         Words(("refuse", Treatment.Refuse), ("stop", Treatment.Stop), ("restart", Treatment.Restart));
+
+    static readonly ImmutableSortedDictionary<string, AtBackup> _backups =
+        Words(("always", AtBackup.Always), ("free", AtBackup.Free), ("refuse", AtBackup.Refuse));
+
+    static readonly ImmutableSortedDictionary<string, AtReboot> _reboots = Words(("keep", AtReboot.Keep), ("return", AtReboot.Return));
 
     // A process has nobody who would start it again.
     static readonly ImmutableSortedDictionary<string, Treatment> _endings = Words(("refuse", Treatment.Refuse), ("stop", Treatment.Stop));
@@ -67,6 +75,11 @@ public sealed record PolicyKey(string Name, bool WholeRun, string Takes, Func<Po
         Seconds("limits.program", 1, 3600, p => p.Limits.Program, (l, v) => l with { Program = v }),
         Seconds("limits.users", 30, 3600, p => p.Limits.Users, (l, v) => l with { Users = v }),
         Span("wait", 0, 86400, p => p.Patience, (p, v) => p with { Patience = v }),
+        Word("backup", _backups, p => p.AtBackup, (p, v) => p with { AtBackup = v }, wholeRun: true) with { OfVm = true },
+        Truth("backup-containers", p => p.BackupContainers, (p, v) => p with { BackupContainers = v }) with { WholeRun = true, OfVm = true },
+        Word("reboot", _reboots, p => p.AtReboot, (p, v) => p with { AtReboot = v }, wholeRun: true) with { OfVm = true },
+        new("pin.vcpus", WholeRun: true, VcpusTake, p => Say(p.Pin.Vcpus)) { OfVm = true, Read = Vcpus },
+        new("pin.emulator", WholeRun: true, EmulatorTakes, p => p.Pin.Emulator is [] ? "none" : $"\"{CpuList.Say(p.Pin.Emulator)}\"") { OfVm = true, Read = Emulator },
     ];
 
     /// <summary>A unit or a container by its name: what becomes of it.</summary>
@@ -92,6 +105,42 @@ public sealed record PolicyKey(string Name, bool WholeRun, string Takes, Func<Po
                 || ((name.StartsWith("docker:", StringComparison.Ordinal) || name.StartsWith("podman:", StringComparison.Ordinal)) && name.Length > 7))
                 ? null : "a number of Proxmox such as 107, or \"docker:ID\" or \"podman:ID\" in quotes";
     }
+
+    // "2-7,10-15": the first vCPU to 2, the second to 3 …          ["2,10", "3,11"]: each to a set
+    static Taken Vcpus(PolicyNode node)
+    {
+        if (node is { Map: null, List: { } items })
+        {
+            var sets = ImmutableArray.CreateBuilder<ImmutableArray<int>>();
+            foreach (var item in items)
+            {
+                if (Cpus(item) is not { } set)
+                    return new Taken.Wrong(item, VcpusTake);
+                sets.Add(set);
+            }
+            return new Taken.Value(p => p with { Pin = p.Pin with { Vcpus = sets.ToImmutable() } });
+        }
+        return IsNone(node) ? new Taken.Value(p => p with { Pin = p.Pin with { Vcpus = [] } })
+            : Cpus(node) is { } cpus ? new Taken.Value(p => p with { Pin = p.Pin with { Vcpus = [.. cpus.Select(cpu => ImmutableArray.Create(cpu))] } })
+            : new Taken.Wrong(node, VcpusTake);
+    }
+
+    static Taken Emulator(PolicyNode node) => IsNone(node) ? new Taken.Value(p => p with { Pin = p.Pin with { Emulator = [] } })
+        : Cpus(node) is { } cpus ? new Taken.Value(p => p with { Pin = p.Pin with { Emulator = cpus } })
+        : new Taken.Wrong(node, EmulatorTakes);
+
+    static bool IsNone(PolicyNode node) => node is { Map: null, List: null, Text: "none" };
+
+    static ImmutableArray<int>? Cpus(PolicyNode node) => node is { Map: null, List: null } ? CpuList.Parse(node.Text) : null;
+
+    // One processor for each is what most write, and reads best as one list.
+    static string Say(ImmutableArray<ImmutableArray<int>> vcpus) => vcpus is [] ? "none"
+        : vcpus.All(set => set.Length == 1) && vcpus.Select(set => set[0]).Distinct().Count() == vcpus.Length ? $"\"{CpuList.Say(vcpus.Select(set => set[0]))}\""
+        : $"[{string.Join(", ", vcpus.Select(set => $"\"{CpuList.Say(set)}\""))}]";
+
+    const string VcpusTake = "none, host CPUs such as \"2-7,10-15\", each once, or a list of them such as [\"2,10\", \"3,11\"]";
+
+    const string EmulatorTakes = "none, or host CPUs such as \"0-1\", each once";
 
     const string SizeTakes = "keep, or a power of two in M, G or T, such as 16G";
 

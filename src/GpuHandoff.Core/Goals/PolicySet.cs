@@ -6,6 +6,10 @@ namespace GpuHandoff.Goals;
 /// <summary>A value that holds for one card.</summary>
 public sealed record CardSetting(CardName Card, Setting Setting);
 
+/// <summary>A value that holds for one VM.</summary>
+/// <param name="Vm">Proxmox's number.</param>
+public sealed record VmSetting(string Vm, Setting Setting);
+
 /// <summary>A key with the value that holds, and where it comes from.</summary>
 public sealed record Effective(string Key, string Value, Origin From);
 
@@ -24,10 +28,20 @@ public sealed record PolicySet
 
     public ImmutableArray<CardSetting> Cards { get; init; } = [];
 
+    public ImmutableArray<VmSetting> Vms { get; init; } = [];
+
     /// <summary>Of the command line: above all files, for every card.</summary>
     public ImmutableArray<Setting> Flags { get; init; } = [];
 
     public static implicit operator PolicySet(Policy policy) => new() { Base = policy };
+
+    /// <summary>What holds for one VM's start and end.</summary>
+    public PolicySet OfVm(string vm) => Vms.Any(v => v.Vm == vm)
+        ? this with { Files = [.. Files, .. Vms.Where(v => v.Vm == vm).Select(v => v.Setting)] }
+        : this;
+
+    /// <summary>The same with one more value, above all that was said.</summary>
+    public PolicySet Over(string key, string from, Func<Policy, Policy> lay) => this with { Flags = [.. Flags, new(key, new(from, 0), lay)] };
 
     public Limits Limits() => Everywhere().Limits;
 
@@ -58,6 +72,20 @@ public sealed record PolicySet
             .. PolicyKey.All.Where(k => gpu is null || !k.WholeRun).Select(k => new Effective(k.Name, k.Write(policy), From(k.Name))),
             .. policy.Users.Unit.Select(u => new Effective($"users.unit.{u.Key}", PolicyKey.Say(u.Value), From($"users.unit.{u.Key}"))),
             .. policy.Users.Container.Select(c => new Effective($"users.container.{c.Key}", PolicyKey.Say(c.Value), From($"users.container.{c.Key}"))),
+        ];
+    }
+
+    /// <summary>What the files say of one VM, and who said so.</summary>
+    public ImmutableArray<Effective> Effective(string vm)
+    {
+        var said = OfVm(vm);
+        var policy = said.Everywhere();
+        return
+        [
+            .. from key in PolicyKey.All
+               let last = said.Vms.LastOrDefault(v => v.Vm == vm && v.Setting.Key == key.Name)
+               where last is not null
+               select new Effective(key.Name, key.Write(policy), last.Setting.From),
         ];
     }
 

@@ -26,6 +26,14 @@ public static class PolicyYaml
             Line(text, $"  \"{gpu.Address}\":", gpu.Display().Name);
             Section(text, "    ", "", values);
         }
+        var vms = chosen is null ? said.Vms.Select(v => v.Vm).Distinct().OrderBy(vm => vm.Length).ThenBy(vm => vm, StringComparer.Ordinal).ToList() : [];
+        if (vms is not [])
+            text.Append("vms:\n");
+        foreach (var vm in vms)
+        {
+            text.Append("  ").Append(vm).Append(":\n");
+            Section(text, "    ", "", said.Effective(vm));
+        }
         return text.ToString();
     }
 

@@ -73,6 +73,17 @@ public sealed record UsersPolicy
         return Containers;
     }
 
+    /// <summary>Nobody is stopped, but NVIDIA's own daemons as they were to be.</summary>
+    public static UsersPolicy Nobody(Treatment nvidia) => new() { Nvidia = nvidia };
+
+    /// <summary>The same, with no container stopped, whoever named it.</summary>
+    public UsersPolicy SparingContainers() => this with
+    {
+        Containers = Treatment.Refuse,
+        Container = ImmutableSortedDictionary<string, Treatment>.Empty,
+        Restarted = [],
+    };
+
     /// <summary>All of them stopped, and started again where that can be: <c>--stop-users</c>. A display manager keeps its own word.</summary>
     public UsersPolicy Everybody() => this with
     {

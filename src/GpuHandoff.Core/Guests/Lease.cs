@@ -25,8 +25,25 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public QemuProcess? Qemu { get; init; }
 
+    /// <summary>The VM was off and was started for its backup: at the end of that it is off again.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool ForBackup { get; init; }
+
     /// <summary>What was pinned where when the VM began to run, in words; empty: nothing.</summary>
     public ImmutableArray<string> Pinned { get; init; } = [];
+
+    /// <summary>How often it was brought home in vain, with nobody there to see it.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public int Failures { get; init; }
+
+    /// <summary>Why it did not come home the last time, as it was told: the timer tells it once, and not each time it looks.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Trouble { get; init; }
+
+    /// <summary>After so many tries a person has to look: each one binds, unbinds and perhaps resets the card.</summary>
+    const int MostTries = 3;
+
+    public bool IsGivenUp() => Failures >= MostTries;
 
     /// <summary>The same loan: a VM that was started anew has another one.</summary>
     public bool IsSameAs(Lease? other) => other is not null && BootId == other.BootId && Gpu == other.Gpu && Guest == other.Guest && Since == other.Since;
@@ -36,12 +53,15 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
 public enum Tenancy
 {
     /// <summary>Its manager is at work on it: it starts or stops.</summary>
+    [JsonStringEnumMemberName("in-motion")]
     InMotion,
 
     /// <summary>Its QEMU lives, or somebody has the card's IOMMU group open.</summary>
+    [JsonStringEnumMemberName("running")]
     Running,
 
     /// <summary>Nobody has the card, and nobody is about to.</summary>
+    [JsonStringEnumMemberName("gone")]
     Gone,
 }
 

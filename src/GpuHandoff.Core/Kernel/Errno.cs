@@ -5,6 +5,7 @@ public static class Errno
 {
     public const int NotPermitted = 1;
     public const int NoEntry = 2;
+    public const int NoProcess = 3;
     public const int InputOutput = 5;
     public const int TryAgain = 11;
     public const int AccessDenied = 13;
@@ -16,14 +17,19 @@ public static class Errno
     public const int NotTypewriter = 25;
     public const int NoSpace = 28;
     public const int ReadOnly = 30;
+    public const int BrokenPipe = 32;
+    public const int NotEmpty = 39;
     public const int Loop = 40;
+    public const int ConnectionReset = 104;
     public const int NotConnected = 107;
+    public const int ConnectionRefused = 111;
 
     /// <summary>The number's name with its meaning: <c>EBUSY (Device or resource busy)</c>.</summary>
     public static string Say(int errno) => errno switch
     {
         NotPermitted => "EPERM (Operation not permitted)",
         NoEntry => "ENOENT (No such file or directory)",
+        NoProcess => "ESRCH (No such process)",
         InputOutput => "EIO (Input/output error)",
         TryAgain => "EAGAIN (Resource temporarily unavailable)",
         AccessDenied => "EACCES (Permission denied)",
@@ -35,8 +41,12 @@ public static class Errno
         NotTypewriter => "ENOTTY (Inappropriate ioctl for device)",
         NoSpace => "ENOSPC (No space left on device)",
         ReadOnly => "EROFS (Read-only file system)",
+        BrokenPipe => "EPIPE (Broken pipe)",
+        NotEmpty => "ENOTEMPTY (Directory not empty)",
         Loop => "ELOOP (Too many levels of symbolic links)",
         NotConnected => "ENOTCONN (Transport endpoint is not connected)",
+        ConnectionReset => "ECONNRESET (Connection reset by peer)",
+        ConnectionRefused => "ECONNREFUSED (Connection refused)",
         _ => $"errno {errno}",
     };
 }

@@ -1,4 +1,5 @@
 using GpuHandoff.Machines;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Kernel;
 
@@ -33,6 +34,9 @@ public interface IKernel
 
     /// <summary>Whether there is a file, a folder or a link.</summary>
     bool Exists(SysPath path);
+
+    /// <summary>Which file a path leads to, links followed; null where there is none.</summary>
+    FileIdentity? IdentityOf(SysPath path);
 
     /// <summary>The character device behind a path, links followed; null where there is none.</summary>
     DeviceNode? NodeAt(SysPath path);
@@ -75,6 +79,21 @@ public interface IKernel
     /// <summary>unlink(2) of a device node; no error where it is gone already.</summary>
     void RemoveNode(SysPath path);
 
+    /// <summary>What there is at a path, a link itself and not what it leads to; null where there is nothing.</summary>
+    FileStatus? StatusOf(SysPath path);
+
+    /// <summary>mkdir(2), mode 0755; EEXIST where there is something.</summary>
+    void MakeFolder(SysPath folder);
+
+    /// <summary>rmdir(2): only an empty folder goes. No error where it is gone already.</summary>
+    void RemoveFolder(SysPath folder);
+
+    /// <summary>symlink(2), at once in the place of another link; EEXIST where there is anything else.</summary>
+    void MakeLink(SysPath link, string target);
+
+    /// <summary>unlink(2) of a symbolic link, and of nothing else. No error where it is gone already.</summary>
+    void RemoveLink(SysPath link);
+
     /// <summary>Runs a program by its absolute path to its end: no shell, and nothing in its environment but PATH and LC_ALL=C.</summary>
     /// <remarks>
     /// One that takes longer than its budget is killed and counts as refused: a program, other than a call into the kernel,
@@ -91,7 +110,24 @@ public interface IKernel
     /// </summary>
     void Signal(int pid, ulong startedAt, ProcessSignal signal);
 
+    /// <summary>
+    /// Says something to whoever listens at a Unix socket, and hears what comes back until that is all, or the other side hangs
+    /// up. One that does not say all within the budget is refused: nothing of the kernel's hangs there.
+    /// </summary>
+    string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget);
+
+    /// <summary>sched_setaffinity(2): where a thread may run from now on.</summary>
+    void SetAffinity(int thread, IReadOnlyList<int> processors);
+
     void Pause(TimeSpan time);
+
+    /// <summary>Returns when the process that began at that time has ended, or after so long.</summary>
+    void AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
+    {
+        var between = TimeSpan.FromSeconds(2);
+        for (var until = Uptime + limit; Uptime < until && ProcessStat.Lives(pid, startedAt, this);)
+            Pause(until - Uptime is var left && left < between ? left : between);
+    }
 
     /// <summary>Time since boot (CLOCK_BOOTTIME).</summary>
     TimeSpan Uptime { get; }

@@ -8,6 +8,7 @@ public static class Programs
     public const string Systemctl = "/usr/bin/systemctl";
     public const string NvidiaSmi = "/usr/bin/nvidia-smi";
     public const string Pct = "/usr/sbin/pct";
+    public const string Qm = "/usr/sbin/qm";
     public const string Docker = "/usr/bin/docker";
     public const string Podman = "/usr/bin/podman";
     public const string SystemdRun = "/usr/bin/systemd-run";

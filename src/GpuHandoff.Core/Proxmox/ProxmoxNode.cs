@@ -35,7 +35,7 @@ public sealed class ProxmoxNode(IKernel kernel)
     public TimeSpan? Patience { get; init; } = TimeSpan.FromSeconds(5);
 
     /// <summary>Whether this is a host of Proxmox VE: pmxcfs is mounted, or a recording has its files.</summary>
-    public bool IsThere() => kernel.Exists(Vms) || kernel.Exists(Cluster / "nodes");
+    public bool IsThere() => Text(Cluster / ".version") is not null || kernel.Exists(Vms) || kernel.Exists(Cluster / "nodes");
 
     /// <summary>This node's name, as mappings and the cluster have it; null: nobody knows.</summary>
     /// <remarks>pve-common, PVE/INotify.pm:nodename: what uname says, up to the first dot.</remarks>
@@ -48,7 +48,10 @@ public sealed class ProxmoxNode(IKernel kernel)
 
     /// <summary>A VM's configuration; null: this node has no such VM.</summary>
     /// <exception cref="NotProxmox">It is larger than pmxcfs takes a file, so it is none.</exception>
-    public VmConfig? Config(int vm) => Text(PathOf(vm)) is { } text ? Parse(text) : null;
+    public VmConfig? Config(int vm) => ConfigAt(PathOf(vm));
+
+    /// <summary>The same of one that lies elsewhere: with another node, while the VM is on its way from there.</summary>
+    public VmConfig? ConfigAt(SysPath path) => Text(path) is { } text ? Parse(text) : null;
 
     /// <summary>Every VM of this node, by number. One whose file cannot be read is among them with its trouble.</summary>
     public ImmutableArray<VmFile> Configs()
@@ -68,6 +71,19 @@ public sealed class ProxmoxNode(IKernel kernel)
 
     /// <summary>What Proxmox keeps for its VMs. The file is replaced as a whole, so no lock is needed.</summary>
     public ImmutableArray<Reservation> Reserved() => Reservations.Parse(kernel.Read(ReservationFile) ?? "");
+
+    /// <summary>Other nodes of the cluster.</summary>
+    public ImmutableArray<string> OtherNodes() => [.. kernel.List(Cluster / "nodes").Where(n => n != Name())];
+
+    /// <summary>The node that has a VM or a container of this number; null: none has.</summary>
+    public string? NodeOf(int guest, string kind) =>
+        kernel.List(Cluster / "nodes").FirstOrDefault(n => kernel.Exists(Cluster / "nodes" / n / kind / $"{guest}.conf"));
+
+    // vm: 101
+    // 	state started
+    /// <summary>Whether Proxmox's high availability starts and stops this VM.</summary>
+    public bool IsUnderHa(int vm) => Text(Cluster / "ha/resources.cfg") is { } text
+        && text.Split('\n').Any(line => line.TrimEnd() == $"vm: {vm}");
 
     /// <summary>A file's text; null: there is none.</summary>
     public string? Text(SysPath file) => Patience is { } patience ? kernel.ReadSlow(file, patience) : kernel.Read(file);

@@ -90,7 +90,7 @@ public sealed record VmConfig
         return config with { Devices = [.. devices.Values], Dropped = dropped.ToImmutable() };
     }
 
-    static bool IsHeader(ReadOnlySpan<char> line) => line is ['[', .. var name, ']'] && !name.Contains(']');
+    internal static bool IsHeader(ReadOnlySpan<char> line) => line is ['[', .. var name, ']'] && !name.Contains(']');
 
     static bool IsKey(string key)
     {

@@ -11,6 +11,11 @@ public interface IWitness
     /// <summary>Something has to end first: another run, a VM.</summary>
     void Waits(string what);
 
+    /// <summary>Something worth a line: what was found out, what is left as it is.</summary>
+    void Tells(string what)
+    {
+    }
+
     void Begins(Plan plan);
 
     /// <summary>Cards are lent to a VM from here on, and nothing has been done yet.</summary>

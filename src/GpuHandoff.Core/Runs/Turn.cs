@@ -16,6 +16,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// <summary>The lock for what the cards share: whether nvidia's modules may go depends on all of them.</summary>
     public const string Modules = "modules";
 
+    static readonly TimeSpan _toAmend = TimeSpan.FromSeconds(5);
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(500);
 
     public Ending HandOver(Target target, string? selector, PolicySet policy, CancellationToken stop)
@@ -37,8 +38,20 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     }
 
     /// <summary>Hands cards over to a VM that is about to start, and writes down that they are lent to it.</summary>
-    public Ending Lend(Guest guest, ImmutableArray<PciAddress> gpus, PolicySet policy, CancellationToken stop) =>
-        Guarded(new(Target.Vfio, gpus) { For = guest }, policy, stop)!;
+    /// <param name="forBackup">It starts for its backup alone.</param>
+    public Ending Lend(Guest guest, ImmutableArray<PciAddress> gpus, PolicySet policy, CancellationToken stop, bool forBackup = false) =>
+        Guarded(new(Target.Vfio, gpus) { For = guest, ForBackup = forBackup }, policy, stop)!;
+
+    /// <summary>Writes down what was found out of a loan since; false: it has ended, or somebody is at work on the card.</summary>
+    public bool Amend(Lease lease, Func<Lease, Lease> change, CancellationToken stop)
+    {
+        using var turn = new Holding(kernel, locks, witness, _toAmend, stop);
+        turn.Take([lease.Gpu]);
+        if (turn.Refusal is not null || LeaseOf(lease.Gpu) is not { } now || !lease.IsSameAs(now))
+            return false;
+        WriteDown(() => ledger.Lend(change(now)));
+        return true;
+    }
 
     /// <summary>
     /// Takes back what was lent, as far as these very leases still hold: a VM that was started anew meanwhile keeps its cards.
@@ -52,26 +65,62 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
 
     /// <summary>
     /// Takes back what is lent to VMs that no longer have it and are not about to: the way home from every start that failed and
-    /// every end that nobody told us of. A card at which somebody is at work is left for the next time.
+    /// every end that nobody told us of. On a host that is going down nothing is: loading drivers would only keep it up.
     /// </summary>
-    public ImmutableArray<Ending> Reconcile(PolicySet policy, CancellationToken stop)
+    /// <param name="waits">A person asks: also what was tried in vain before, and nothing is left for the next time.</param>
+    /// <param name="guest">Only what is lent to the VM of this name; null: to any.</param>
+    public ImmutableArray<Ending> Reconcile(PolicySet policy, bool waits, CancellationToken stop, string? guest = null)
+    {
+        DropOtherBoots(stop);
+        var leases = ledger.Leases().Where(l => (guest is null || l.Guest.Id == guest) && WantsALook(l, waits, kernel)).ToList();
+        if (leases.Count > 0 && HostUnits.HostIsStopping(kernel))
+        {
+            witness.Waits("the host is going down: what is lent stays where it is");
+            return [];
+        }
+        return [.. leases.Select(lease => Guarded(Homewards(lease, waits), policy.OfVm(lease.Guest.Id), stop)).OfType<Ending>()];
+    }
+
+    /// <summary>
+    /// What a timer does: ends what did not end itself, then takes back what is lent to VMs that are gone, and stay so for as
+    /// long as their manager may need to notice it.
+    /// </summary>
+    /// <param name="waits">A person asks: see <see cref="Recover"/> and <see cref="Reconcile"/>.</param>
+    public ImmutableArray<Ending> MakeRounds(PolicySet policy, bool waits, CancellationToken stop)
+    {
+        var ended = Recover(policy, waits, stop);
+        if (!waits)
+        {
+            var boot = Surveyor.BootId(kernel);
+            for (var until = kernel.Uptime + Watch.Grace; kernel.Uptime < until && !stop.IsCancellationRequested
+                && ledger.Leases().Any(l => l.BootId == boot && Tenants.Glance(l, kernel).Tenancy == Tenancy.Gone);)
+            {
+                kernel.Pause(TimeSpan.FromSeconds(1));
+            }
+        }
+        return [.. ended, .. Reconcile(policy, waits, stop)];
+    }
+
+    static Errand Homewards(Lease lease, bool waits) => new(Target.Host, [lease.Gpu])
+    {
+        For = lease.Guest,
+        Still = machine => machine.Loans.Any(l => l.Lease.IsSameAs(lease) && l.Tenancy == Tenancy.Gone),
+        Waits = waits,
+        IsUnasked = true,
+    };
+
+    /// <summary>Whether locks and a survey are worth while: most of the time a VM just runs.</summary>
+    static bool WantsALook(Lease lease, bool waits, IKernel kernel) => (waits || !lease.IsGivenUp()) && Tenants.Glance(lease, kernel) is var loan
+        && (loan.Tenancy == Tenancy.Gone || loan.Lease.Qemu != lease.Qemu);
+
+    /// <summary>Nothing that <see cref="Recover"/> or <see cref="Reconcile"/> would do anything about: seen from a few small files.</summary>
+    public static bool IsAllWell(IKernel kernel, ILedger ledger, bool waits)
     {
         var boot = Surveyor.BootId(kernel);
-        foreach (var old in ledger.Leases().Where(l => l.BootId != boot))
-            ledger.EndLease(old.Gpu);
-        return
-        [
-            .. from lease in ledger.Leases()
-               let ending = Guarded(
-                   new(Target.Host, [lease.Gpu])
-                   {
-                       For = lease.Guest,
-                       Still = machine => machine.Loans.Any(l => l.Lease.IsSameAs(lease) && l.Tenancy == Tenancy.Gone),
-                       Waits = false,
-                   }, policy, stop)
-               where ending is not null
-               select ending,
-        ];
+        return !ledger.Unfinished().Any(u => waits || !u.Stuck)
+            && !ledger.Leases().Any(l => l.BootId != boot || WantsALook(l, waits, kernel))
+            && !ledger.Homes().Any(h => h.BootId != boot)
+            && !ledger.Wedges().Any(w => w.BootId != boot);
     }
 
     Lease? LeaseOf(PciAddress gpu) => ledger.Leases().FirstOrDefault(l => l.Gpu == gpu);
@@ -84,8 +133,13 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         /// <summary>Asked with the locks in hand: whether it is wanted still.</summary>
         public Func<Machine, bool> Still { get; init; } = _ => true;
 
+        public bool ForBackup { get; init; }
+
         /// <summary>For locks, and for a VM to let go.</summary>
         public bool Waits { get; init; } = true;
+
+        /// <summary>Nobody asked for these very cards: what hinders it is written down, and told once.</summary>
+        public bool IsUnasked { get; init; }
     }
 
     /// <summary>Null: it is not wanted any more, or somebody else is at work and it does not wait.</summary>
@@ -93,7 +147,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         try
         {
-            return Wedged(errand.Gpus, errand.Target) is { } stuck ? new Ending.Refused(stuck) : Take(errand, policy, stop);
+            if (Wedged(errand.Gpus, errand.Target) is { } stuck)
+                return errand.Waits ? new Ending.Refused(stuck) : null;
+            return Take(errand, policy, stop);
         }
         catch (KernelSilent silent)
         {
@@ -175,7 +231,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         var boot = Surveyor.BootId(kernel);
         foreach (var gpu in ledger.Wedges().Where(w => w.BootId != boot).Select(w => w.Gpu)
-            .Concat(ledger.Homes().Where(h => h.BootId != boot).Select(h => h.Gpu)).Distinct())
+            .Concat(ledger.Homes().Where(h => h.BootId != boot).Select(h => h.Gpu))
+            .Concat(ledger.Leases().Where(l => l.BootId != boot).Select(l => l.Gpu)).Distinct().ToList())
         {
             // A run that begins now may put its own record there at this moment.
             using var turn = new Holding(kernel, locks, witness, TimeSpan.Zero, stop);
@@ -186,6 +243,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                 ledger.Unmark(gpu);
             if (ledger.Homes().Any(h => h.Gpu == gpu && h.BootId != boot))
                 ledger.Forget(gpu);
+            if (LeaseOf(gpu) is { } lease && lease.BootId != boot)
+                ledger.EndLease(gpu);
         }
     }
 
@@ -280,23 +339,29 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             if (modules is null)
                 return errand.Waits ? new Ending.Refused(turn.Refusal!) : null;
             var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), ledger.Leases());
+            if (errand.IsUnasked)
+                NoteWhoRuns(machine, gpus);
             if (!errand.Still(machine))
                 return null;
+            if (errand.For is { } guest && Left(guest, gpus, machine) is { } left)
+                return Told(errand, left);
             if (policy.Strangers(machine) is not [])
                 machine = Surveyor.WithUuids(machine, kernel);
             var goal = new Goal(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]) { For = errand.For };
             switch (Planner.Plan(machine, goal, policy))
             {
                 case Answer.Planned { Plan: var plan } when ChangesModules(plan) ? modules.IsAlone() : modules.Share():
+                    if (target == Target.Host)
+                        gpus.Select(LeaseOf).ToList().ForEach(lease => TellWhatLeft(lease, machine));
                     witness.Begins(plan);
-                    return new Ending.Ran(plan, Run(plan, goal, machine, policy, stop));
+                    return new Ending.Ran(plan, Run(plan, goal, machine, errand, policy, stop));
                 case Answer.Planned:
                     // Somebody else came in between: the plan may be out of date.
                     turn.WantsModulesAlone();
                     continue;
                 case Answer.Refused refused when kernel.Uptime >= until || stop.IsCancellationRequested
-                    || refused.Findings.Any(f => f.Code != VmHasTheGpu.Check.Code):
-                    return new Ending.Refused(refused);
+                    || refused.Findings.Any(f => !MayPass(f, gpus, machine)):
+                    return Told(errand, refused);
                 case Answer.Refused refused:
                     if (!told)
                         witness.Waits($"waiting for a VM to let go: {string.Join(", ", refused.Findings.SelectMany(f => f.Evidence))}");
@@ -308,13 +373,22 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         }
     }
 
+    /// <summary>Whether it is worth waiting: a VM is about to let go, or its manager is at work on it and it will either have the card or not.</summary>
+    static bool MayPass(Finding finding, ImmutableArray<PciAddress> gpus, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
+        || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion));
+
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
-    Outcome Run(Plan plan, Goal goal, Machine machine, PolicySet policy, CancellationToken stop)
+    Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)
     {
         var before = goal.Gpus.Select(g => (Gpu: g.Address, Lease: LeaseOf(g.Address))).ToList();
         if (goal is { Target: Target.Vfio, For: { } guest })
         {
-            var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine)).ToImmutableArray();
+            var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine) with
+            {
+                // One that has the card already was on before its backup began, and is on again after it.
+                ForBackup = errand.ForBackup && !before.Exists(b => b.Gpu == g.Address && b.Lease is { ForBackup: false } old
+                    && old.Guest == guest && old.BootId == machine.BootId),
+            }).ToImmutableArray();
             foreach (var lease in leases)
                 ledger.Lend(lease);
             witness.Lends(leases);
@@ -326,13 +400,68 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                 foreach (var (gpu, _) in before.Where(b => b.Lease is not null))
                     WriteDown(() => ledger.EndLease(gpu));
                 break;
+            // A person has it now: what a VM that is gone has left is nobody's wish any more.
+            case Outcome.Done when goal is { Target: Target.Vfio, For: null }:
+                foreach (var (gpu, _) in before.Where(b => b.Lease is not null && machine.Loans.Any(l => l.Lease.IsSameAs(b.Lease) && l.Tenancy == Tenancy.Gone)))
+                    WriteDown(() => ledger.EndLease(gpu));
+                break;
             // As before means here, too.
             case Outcome.RolledBack when goal is { Target: Target.Vfio, For: not null }:
                 foreach (var (gpu, lease) in before)
                     WriteDown(() => PutBack(gpu, lease));
                 break;
+            case Outcome.RolledBack or Outcome.Stuck when errand is { IsUnasked: true, Waits: false } && !stop.IsCancellationRequested:
+                foreach (var lease in before.Select(b => b.Lease).OfType<Lease>())
+                    WriteDown(() => ledger.Lend(lease with { Failures = lease.Failures + 1, Trouble = (outcome as Outcome.RolledBack)?.What ?? (outcome as Outcome.Stuck)?.What }));
+                break;
         }
         return outcome;
+    }
+
+    /// <summary>QEMU's process, where nobody has written it down yet: by this it is known also when it has lost its name.</summary>
+    void NoteWhoRuns(Machine machine, ImmutableArray<PciAddress> gpus)
+    {
+        foreach (var loan in machine.Loans.Where(l => gpus.Contains(l.Lease.Gpu)))
+        {
+            if (LeaseOf(loan.Lease.Gpu) is { } lease && lease.IsSameAs(loan.Lease) && lease.Qemu != loan.Lease.Qemu)
+                WriteDown(() => ledger.Lend(loan.Lease));
+        }
+    }
+
+    /// <summary>The refusal for cards that are no longer there; null: they are. A plan without them would be empty, and look done.</summary>
+    Answer.Refused? Left(Guest guest, ImmutableArray<PciAddress> gpus, Machine machine)
+    {
+        var missing = gpus.Where(gpu => machine.Gpus.All(g => g.Address != gpu)).ToList();
+        if (missing is [])
+            return null;
+        var what = $"{string.Join(", ", missing)}: no such GPU on the PCI bus";
+        return new(what, [new(
+            "gpu-left-the-bus", what, [missing.Any(gpu => LeaseOf(gpu)?.Guest == guest) ? $"it is lent to {guest}" : $"{guest} is to have it"],
+            "dmesg may tell why it left; echo 1 > /sys/bus/pci/rescan looks for it, and a cold start of the host brings it back")]);
+    }
+
+    /// <summary>Functions that were lent with their card and have left the bus: nobody can hand them back.</summary>
+    void TellWhatLeft(Lease? lease, Machine machine)
+    {
+        foreach (var function in (lease?.Functions ?? []).Select(f => f.Function).Where(f => machine.Functions().All(there => there.Address != f)))
+            witness.Warns($"{function}, which was lent to {lease!.Guest}, is no longer on the PCI bus; echo 1 > /sys/bus/pci/rescan looks for it");
+    }
+
+    /// <summary>A refusal for whoever asked. Where nobody did it is told when it is news, and written down.</summary>
+    Ending.Refused? Told(Errand errand, Answer.Refused refused)
+    {
+        if (errand is not { IsUnasked: true, Waits: false })
+            return new Ending.Refused(refused);
+        // Somebody came in between: the next look sees who has it.
+        if (refused.Findings.All(f => f.Code == VmHasTheGpu.Check.Code || f.Code == GpuIsLent.Check.Code))
+            return null;
+        var isNews = false;
+        foreach (var lease in errand.Gpus.Select(LeaseOf).OfType<Lease>().Where(l => l.Trouble != refused.What))
+        {
+            WriteDown(() => ledger.Lend(lease with { Trouble = refused.What }));
+            isNews = true;
+        }
+        return isNews ? new Ending.Refused(refused) : null;
     }
 
     void PutBack(PciAddress gpu, Lease? before)

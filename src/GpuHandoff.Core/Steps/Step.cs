@@ -36,6 +36,10 @@ namespace GpuHandoff.Steps;
 [JsonDerivedType(typeof(RestoreConsole), "restore-console")]
 [JsonDerivedType(typeof(ReleaseFirmwareDisplay), "release-firmware-display")]
 [JsonDerivedType(typeof(BindFirmwareDisplay), "bind-firmware-display")]
+[JsonDerivedType(typeof(MakeFolder), "make-folder")]
+[JsonDerivedType(typeof(RemoveFolder), "remove-folder")]
+[JsonDerivedType(typeof(LinkProgram), "link-program")]
+[JsonDerivedType(typeof(SetVm), "set-vm")]
 public abstract record Step
 {
     /// <summary>What it does, in one sentence without a full stop.</summary>

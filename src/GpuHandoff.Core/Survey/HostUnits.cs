@@ -38,6 +38,20 @@ static class HostUnits
         return targets.ToImmutable();
     }
 
+    /// <summary>Whether the host is going down; no where systemd does not say so.</summary>
+    public static bool HostIsStopping(IKernel kernel)
+    {
+        try
+        {
+            // systemctl(1): 0 for "running" alone; what it says counts.
+            return kernel.RunProgram(Programs.Systemctl, ["is-system-running"], Limits.Default.Program).Output.Trim() == "stopping";
+        }
+        catch (KernelRefused)
+        {
+            return false;
+        }
+    }
+
     /// <summary>The unit that display-manager.service stands for, where it is active.</summary>
     public static string? ActiveDisplayManager(IKernel kernel) =>
         Ask(["show", "--property=Id,ActiveState", "--", DisplayManager], kernel) is [var unit] && IsActive(unit)

@@ -11,6 +11,8 @@ struct Status
     [FieldOffset(28)] public ushort Mode;
     [FieldOffset(32)] public ulong Inode;
     [FieldOffset(40)] public ulong Size;
+    [FieldOffset(112)] public long ModifiedSeconds;
+    [FieldOffset(120)] public uint ModifiedNanoseconds;
     [FieldOffset(128)] public uint DeviceMajor;
     [FieldOffset(132)] public uint DeviceMinor;
     [FieldOffset(136)] public uint FileSystemMajor;
@@ -19,7 +21,10 @@ struct Status
     public readonly bool IsCharacterDevice => (Mode & 0xF000) == 0x2000;
     public readonly bool IsFile => (Mode & 0xF000) == 0x8000;
     public readonly bool IsFolder => (Mode & 0xF000) == 0x4000;
+    public readonly bool IsLink => (Mode & 0xF000) == 0xA000;
     public readonly uint Permissions => Mode & 0xFFFu;
+
+    public readonly DateTimeOffset Modified() => DateTimeOffset.FromUnixTimeSeconds(ModifiedSeconds).AddTicks(ModifiedNanoseconds / TimeSpan.NanosecondsPerTick);
 }
 
 static partial class Libc

@@ -70,17 +70,27 @@ static class HandOver
             case Selection.Unclear unclear:
                 Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, wish.Json);
                 return ExitCode.Refused;
-            case Selection.Chosen chosen when Planner.Plan(machine, new(target, chosen.Gpus), policy) is Answer.Planned { Plan: var plan }:
-                if (wish.Json)
-                    Say.Data(Report.Of(plan));
-                else
-                    Output.Standard.Write(PlanText.Of(plan));
-                return ExitCode.Done;
             case Selection.Chosen chosen:
-                Say.Refused((Answer.Refused)Planner.Plan(machine, new(target, chosen.Gpus), policy), wish.Json);
-                return ExitCode.Refused;
+                return Show(Planner.Plan(machine, new(target, chosen.Gpus), policy), wish);
             default:
                 throw new InvalidOperationException("a selection is clear or unclear");
+        }
+    }
+
+    /// <summary>A plan or a refusal, in words or as data, with the exit code for it.</summary>
+    public static int Show(Answer answer, Wish wish)
+    {
+        switch (answer)
+        {
+            case Answer.Planned { Plan: var plan } when wish.Json:
+                Say.Data(Report.Of(plan));
+                return ExitCode.Done;
+            case Answer.Planned { Plan: var plan }:
+                Output.Standard.Write(PlanText.Of(plan));
+                return ExitCode.Done;
+            default:
+                Say.Refused((Answer.Refused)answer, wish.Json);
+                return ExitCode.Refused;
         }
     }
 

@@ -1,5 +1,6 @@
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux;
+using GpuHandoff.Proxmox;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
 
@@ -14,6 +15,9 @@ static class Place
     /// <summary>The folder of the policy's files.</summary>
     public static PolicyFolder Policy(DirectoryInfo? root) =>
         root is null ? new(PolicyFolder.Default) : new(Path.Combine(root.FullName, "etc"), owner: null);
+
+    /// <summary>What VMs got from us.</summary>
+    public static IAttachments Attachments(DirectoryInfo? root) => root is null ? new FileAttachments(FileLedger.DefaultFolder) : new MemoryAttachments();
 
     public static ILedger Ledger(DirectoryInfo? root) =>
         root is null ? new FileLedger(FileLedger.DefaultFolder, FileLedger.DefaultOfThisBoot) : new MemoryLedger();

@@ -57,13 +57,16 @@ static class StatusCommand
         if (!json && !verbose)
             return Print(machine.Gpus.SelectMany(g => g.Functions));
 
-        machine = Surveyor.Named(machine, _pciIds.Select(kernel.Read).FirstOrDefault(text => text is not null) ?? "");
+        machine = Surveyor.Named(machine, PciIds(kernel));
         if (json)
             Say.Data(machine);
         else
             Output.Standard.Write(MachineTable.Of(machine));
         return ExitCode.Done;
     }
+
+    /// <summary>Names of devices, where the host has them.</summary>
+    public static string PciIds(IKernel kernel) => _pciIds.Select(kernel.Read).FirstOrDefault(text => text is not null) ?? "";
 
     static int Print(IEnumerable<PciFunction> functions)
     {

@@ -21,6 +21,8 @@ static class MachineTable
             Table(text, [_columns, .. gpu.Functions.Concat(gpu.Neighbours).Select(f => Row(f, gpu))]);
             if (machine.HomeOf(gpu) is { } home)
                 text.Append("away from ").AppendJoin(", ", home.Functions.Select(f => $"{f.Function} {f.Owner}")).Append('\n');
+            if (machine.LoanOf(gpu) is { } loan)
+                text.Append("lent to ").Append(loan).Append('\n');
             if (machine.WedgeOf(gpu) is { } wedge)
                 text.Append("stuck in ").Append(wedge.Call).Append('\n');
             text.Append('\n');
@@ -30,12 +32,16 @@ static class MachineTable
     }
 
     /// <summary>Columns as wide as their widest cell, two spaces apart.</summary>
-    static void Table(StringBuilder text, IReadOnlyList<string[]> rows)
+    static void Table(StringBuilder text, IReadOnlyList<string[]> rows) => Columns(text, rows, "");
+
+    public static void Columns(StringBuilder text, IReadOnlyList<string[]> rows, string indent)
     {
+        if (rows is [])
+            return;
         var widths = Enumerable.Range(0, rows[0].Length).Select(i => rows.Max(row => row[i].Length)).ToArray();
         foreach (var row in rows)
         {
-            var line = string.Join("  ", row.Select((cell, i) => cell.PadRight(widths[i])));
+            var line = indent + string.Join("  ", row.Select((cell, i) => cell.PadRight(widths[i])));
             text.Append(line.TrimEnd()).Append('\n');
         }
     }

@@ -5,6 +5,7 @@ using GpuHandoff.Checks;
 using GpuHandoff.Formats;
 using GpuHandoff.Kernel;
 using GpuHandoff.Plans;
+using GpuHandoff.Proxmox;
 using GpuHandoff.Runs;
 
 namespace GpuHandoff.Screen;
@@ -57,12 +58,17 @@ sealed record Report(string Result, string Summary)
     static ImmutableArray<string> Words(Plan plan) => [.. plan.Steps().Select(s => s.Say())];
 }
 
+/// <summary>Cards and the guests that they are for: <c>vms --json</c>.</summary>
+sealed record GuestReport(string? Node, ImmutableArray<Shared> Gpus, ImmutableArray<string> Troubles);
+
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
     UseStringEnumConverter = true,
     Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]
 [JsonSerializable(typeof(Report))]
+[JsonSerializable(typeof(ImmutableArray<LeaseReport>))]
 [JsonSerializable(typeof(PolicyReport))]
+[JsonSerializable(typeof(GuestReport))]
 sealed partial class ReportJson : JsonSerializerContext
 {
     public static ReportJson Plain => new(new(Default.Options!) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });

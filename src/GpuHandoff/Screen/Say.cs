@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Text.Json;
 using GpuHandoff.Formats;
 using GpuHandoff.Linux;
@@ -58,6 +59,11 @@ static class Say
     public static void Data(Machine machine) => Output.Standard.Write(JsonSerializer.Serialize(machine, Json.Plain.Machine) + "\n");
 
     public static void Data(PolicyReport report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.PolicyReport) + "\n");
+
+    public static void Data(GuestReport report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.GuestReport) + "\n");
+
+    public static void Data(ImmutableArray<LeaseReport> leases) =>
+        Output.Standard.Write(JsonSerializer.Serialize(leases, ReportJson.Plain.ImmutableArrayLeaseReport) + "\n");
 
     public static void Data(Report report) => Output.Standard.Write(JsonSerializer.Serialize(report, ReportJson.Plain.Report) + "\n");
 }

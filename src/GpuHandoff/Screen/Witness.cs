@@ -1,5 +1,7 @@
+using System.Collections.Immutable;
 using System.Diagnostics;
 using GpuHandoff.Commands;
+using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux;
 using GpuHandoff.Plans;
@@ -14,6 +16,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
 {
     readonly Stopwatch _whole = Stopwatch.StartNew();
     readonly List<string> _done = [];
+    Watchdog? _watchdog;
     bool _goesDark;
     bool _hasToldOfTheLog;
 
@@ -22,6 +25,14 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     {
         var terminal = Output.Error.IsTerminal();
         var witness = new Witness(Output.Error, steps: terminal || wish.Verbose, quiet: wish.Quiet, live: terminal, log);
+        witness.TellOfTheLog();
+        return witness;
+    }
+
+    /// <summary>For a task log, which keeps whatever is said: a line a phase, and no less.</summary>
+    public static Witness ForTask(RunLog log)
+    {
+        var witness = new Witness(Output.Error, steps: false, quiet: false, live: false, log);
         witness.TellOfTheLog();
         return witness;
     }
@@ -35,6 +46,8 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
         Tell(what);
     }
 
+    public void Tells(string what) => Tell(what);
+
     public void Begins(Plan plan)
     {
         // VGA text mode ends with vfio-pci's coming, without a step of its own.
@@ -43,6 +56,9 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
         foreach (var note in plan.Notes)
             Tell($"note: {note}");
     }
+
+    /// <summary>From here on the card must come home whatever becomes of us and of the VM. It comes up while the hand-over goes on.</summary>
+    public void Lends(ImmutableArray<Lease> leases) => _watchdog = Watchdog.Leave(leases[0].Guest);
 
     public void PhaseBegins(Phase phase)
     {
@@ -150,6 +166,11 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
                     "not everything could be undone");
                 break;
         }
+        // What was taken back needs nobody to watch over it.
+        if (outcome is Outcome.Done && _watchdog?.Trouble() is { } trouble)
+            Warns(trouble);
+        _watchdog?.Dispose();
+        _watchdog = null;
         TellOfTheLog();
         // An ordinary end can wait for the kernel to write it; one that somebody will look into cannot, nor one in the dark.
         if (_goesDark || outcome is not Outcome.Done)

@@ -64,7 +64,35 @@ sealed class Mortal : IKernel
 
     public bool Exists(SysPath path) => Alive().Exists(path);
 
+    public FileIdentity? IdentityOf(SysPath path) => Alive().IdentityOf(path);
+
     public DeviceNode? NodeAt(SysPath path) => Alive().NodeAt(path);
+
+    public FileStatus? StatusOf(SysPath path) => Alive().StatusOf(path);
+
+    public void MakeFolder(SysPath folder)
+    {
+        Live();
+        _kernel.MakeFolder(folder);
+    }
+
+    public void RemoveFolder(SysPath folder)
+    {
+        Live();
+        _kernel.RemoveFolder(folder);
+    }
+
+    public void MakeLink(SysPath link, string target)
+    {
+        Live();
+        _kernel.MakeLink(link, target);
+    }
+
+    public void RemoveLink(SysPath link)
+    {
+        Live();
+        _kernel.RemoveLink(link);
+    }
 
     public bool CanLoad(string module) => Alive().CanLoad(module);
 
@@ -111,6 +139,14 @@ sealed class Mortal : IKernel
     {
         Live();
         _kernel.Signal(pid, started, signal);
+    }
+
+    public string Converse(SysPath socket, string text, Func<string, bool> isAll, TimeSpan budget) => Alive().Converse(socket, text, isAll, budget);
+
+    public void SetAffinity(int thread, IReadOnlyList<int> processors)
+    {
+        Live();
+        _kernel.SetAffinity(thread, processors);
     }
 
     void Live()

@@ -119,4 +119,16 @@ public class PrintingPolicies
         whole.ShouldContain("reset-first: false");
         whole.ShouldNotContain("limits");
     }
+
+    [Fact]
+    public void What_holds_for_a_VM_is_shown_below_it_and_reads_as_it_was()
+    {
+        var said = Read("pin: {vcpus: \"4-6,2\"}\nvms:\n  1001: {reboot: return}\n  101:\n    backup: refuse\n    pin: {vcpus: [\"2,10\", \"3\"], emulator: 0-1}\n");
+        var text = PolicyYaml.Of(said, _machine);
+        text[text.IndexOf("vms:", StringComparison.Ordinal)..].Split('\n').Select(l => l.Split('#')[0].TrimEnd()).ShouldBe(
+            ["vms:", "  101:", "    backup: refuse", "    pin:", "      vcpus: [\"2,10\", \"3\"]", "      emulator: \"0-1\"", "  1001:", "    reboot: return", ""]);
+        text.ShouldContain("vcpus: \"4-6,2\"");
+        foreach (var vm in (string[])["101", "1001", "102"])
+            PolicyKey.All.Select(k => k.Write(Read(text).OfVm(vm).Everywhere())).ShouldBe(PolicyKey.All.Select(k => k.Write(said.OfVm(vm).Everywhere())));
+    }
 }

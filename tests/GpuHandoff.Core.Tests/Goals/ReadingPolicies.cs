@@ -88,6 +88,21 @@ public class ReadingPolicies
     }
 
     [Fact]
+    public void What_is_said_of_a_VM_goes_before_what_is_said_of_all()
+    {
+        var said = Fine("vms:\n  101: {backup: refuse, pin: {vcpus: [\"2,10\", \"3\"]}}\n  102:\nbackup: always\nreboot: return\nbackup-containers: true\npin: {vcpus: \"4-6,2\", emulator: 0-1}\n");
+        var all = said.Everywhere();
+        (all.AtBackup, all.AtReboot, all.BackupContainers).ShouldBe((AtBackup.Always, AtReboot.Return, true));
+        all.Pin.Vcpus.Select(set => set.Single()).ShouldBe([4, 5, 6, 2]);
+        all.Pin.Emulator.ShouldBe([0, 1]);
+        var one = said.OfVm("101").Everywhere();
+        (one.AtBackup, one.AtReboot).ShouldBe((AtBackup.Refuse, AtReboot.Return));
+        one.Pin.Vcpus.Select(set => string.Join(',', set)).ShouldBe(["2,10", "3"]);
+        one.Pin.Emulator.ShouldBe([0, 1]);
+        said.OfVm("102").ShouldBeSameAs(said);
+    }
+
+    [Fact]
     public void A_later_file_wins_key_by_key_and_each_value_knows_who_said_it()
     {
         var said = Fine(
@@ -194,6 +209,26 @@ public class ReadingPolicies
     [InlineData("gpus:\n  second: {claim: true}", 2, 3, "a GPU is an address")]
     [InlineData("gpus:\n  05:00: {claim: true}\n  \"0000:05:00.0\": {claim: false}", 3, 3, "in line 2")]
     [InlineData("claim: true\nclaim: true", 2, 1, "in line 1")]
+    [InlineData("backup: sometimes", 1, 9, "always, free or refuse")]
+    [InlineData("backup: refuze", 1, 9, "did you mean refuse?")]
+    [InlineData("reboot: no", 1, 9, "keep or return")]
+    [InlineData("backup-containers: yes", 1, 20, "did you mean true?")]
+    [InlineData("pin: 2-7", 1, 6, "the keys below it: vcpus, emulator")]
+    [InlineData("pin:\n  vcpu: 2-7", 2, 3, "did you mean vcpus?")]
+    [InlineData("pin:\n  vcpus: 7-2", 2, 10, "each once")]
+    [InlineData("pin:\n  vcpus: [\"2,10\", \"x\"]", 2, 19, "each once")]
+    [InlineData("pin:\n  emulator: [0]", 2, 13, "host CPUs")]
+    [InlineData("pin:\n  emulator: 0,0", 2, 13, "host CPUs")]
+    [InlineData("vcpus: 2-7", 1, 1, "below pin")]
+    [InlineData("vms: [101]", 1, 6, "a VM is its number")]
+    [InlineData("vms:\n  windows:\n    backup: free", 2, 3, "such as 101")]
+    [InlineData("vms:\n  101: free", 2, 8, "below it")]
+    [InlineData("vms:\n  101: {backup: free}\n  \"101\": {reboot: keep}", 3, 3, "in line 2")]
+    [InlineData("vms:\n  101:\n    claim: true", 3, 5, "write it at the top of the file")]
+    [InlineData("vms:\n  101:\n    users: {units: stop}", 3, 5, "top of the file")]
+    [InlineData("vms:\n  101:\n    bakcup: free", 3, 5, "did you mean backup?")]
+    [InlineData("gpus:\n  05:00:\n    backup: free", 3, 5, "below a VM in vms")]
+    [InlineData("gpus:\n  05:00:\n    pin: {vcpus: 1}", 3, 5, "top of the file")]
     [InlineData("- claim", 1, 1, "key: value")]
     [InlineData("just words", 1, 1, "key: value")]
     [InlineData("claim: true\n---\nclaim: false", 2, 1, "document")]

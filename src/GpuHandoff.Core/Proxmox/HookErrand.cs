@@ -1,0 +1,166 @@
+using System.Collections.Immutable;
+using System.Globalization;
+using GpuHandoff.Checks;
+using GpuHandoff.Guests;
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+using GpuHandoff.Runs;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Proxmox;
+
+/// <summary>What a call of the hook asks for, found out by looking alone: most calls ask for nothing, and shall cost as much.</summary>
+public abstract record HookErrand
+{
+    /// <summary>Nothing to do.</summary>
+    /// <param name="Why">Worth a line in the task log; null: not even that.</param>
+    public sealed record None(string? Why = null) : HookErrand;
+
+    /// <summary>The start cannot succeed, or must not.</summary>
+    public sealed record Refused(Answer.Refused Why) : HookErrand;
+
+    /// <summary>A VM is about to start.</summary>
+    /// <param name="Gpus">What it gets of the host's cards; may be none where something is left from its last run.</param>
+    /// <param name="Neighbours">Functions in the cards' groups that the VM's configuration gives it as well.</param>
+    /// <param name="Left">What is still lent to it, and that it does not get any more.</param>
+    public sealed record HandOver(
+        Guest Guest, ImmutableArray<PciAddress> Gpus, ImmutableArray<Allotted> Neighbours, ImmutableArray<Lease> Left, ImmutableArray<string> Notes) : HookErrand
+    {
+        /// <summary>To find out anew, where a mapping has more than one device to offer; null: it has not.</summary>
+        public HookCall? Choice { get; init; }
+
+        /// <summary>It starts only to be backed up (lock: backup), paused and without anybody who would use the card.</summary>
+        public bool IsForBackup { get; init; }
+    }
+
+    /// <summary>A VM runs, with what is lent to it.</summary>
+    public sealed record Note(Guest Guest, ImmutableArray<Lease> Leases) : HookErrand;
+
+    /// <summary>A VM has ended, or nearly.</summary>
+    /// <param name="ComesBack">Why it is started anew at once; null: it is not.</param>
+    public sealed record HandBack(Guest Guest, ImmutableArray<Lease> Leases, string? ComesBack) : HookErrand;
+
+    const string Code = "vm-config";
+
+    /// <summary>Finds out what there is to do. Writes nothing.</summary>
+    public static HookErrand Of(HookCall call, IKernel kernel, ILedger ledger) => call.Phase switch
+    {
+        HookPhase.PreStart => BeforeStart(call, new(kernel) { Patience = null }, kernel, ledger),
+        HookPhase.PostStart when Mine(call.Vm, kernel, ledger) is { Length: > 0 } leases => new Note(leases[0].Guest, leases),
+        HookPhase.PostStop when Mine(call.Vm, kernel, ledger) is { Length: > 0 } leases => AfterStop(call, leases, kernel),
+        // pre-stop may be followed by no stop at all (a shutdown that times out), so there is nothing that it could begin.
+        _ => new None(),
+    };
+
+    public static Guest GuestOf(int vm, string? name = null) =>
+        new(VmManager.Proxmox, vm.ToString(CultureInfo.InvariantCulture)) { Name = name };
+
+    /// <summary>What is lent to a VM since this boot.</summary>
+    static ImmutableArray<Lease> Mine(int vm, IKernel kernel, ILedger ledger) =>
+        ledger.Leases() is { Length: > 0 } all && Surveyor.BootId(kernel) is var boot
+            ? [.. all.Where(l => l.BootId == boot && l.Guest == GuestOf(vm))]
+            : [];
+
+    static HookErrand BeforeStart(HookCall call, ProxmoxNode node, IKernel kernel, ILedger ledger)
+    {
+        var (path, config) = (ProxmoxNode.PathOf(call.Vm), (VmConfig?)null);
+        try
+        {
+            (path, config) = Find(call, node);
+        }
+        catch (NotProxmox trouble)
+        {
+            return Unreadable(call.Vm, path, trouble.Message);
+        }
+        catch (KernelRefused refused)
+        {
+            return Unreadable(call.Vm, path, refused.Reason);
+        }
+        if (config is null)
+        {
+            // A container has a hookscript of the same kind, and its devices come another way.
+            return kernel.Exists(ProxmoxNode.Containers / $"{call.Vm.ToString(CultureInfo.InvariantCulture)}.conf")
+                ? new None()
+                : Refuse($"there is no VM {call.Vm} on this node", [$"{path} is not there"], node.IsThere()
+                    ? "qm list shows this node's VMs" : "this is no host of Proxmox VE, or its cluster file system is not mounted: systemctl status pve-cluster");
+        }
+        // It is only ever started for a backup, and then without its devices (VZDump/QemuServer.pm).
+        if (config.IsTemplate)
+            return new None();
+        var leases = Mine(call.Vm, kernel, ledger);
+        var allotment = config.Devices is [] && config.Arguments is null && config.Dropped is []
+            ? new([], [], [])
+            : Allotment.Of(call.Vm, config, path, node, OthersAtWork(call.Vm, kernel, ledger), kernel);
+        var guest = GuestOf(call.Vm, config.Name);
+        if (allotment.Refusals is not [])
+            return new Refused(new($"{guest} cannot start", allotment.Refusals));
+        if (Reserved(call.Vm, allotment, node, kernel) is { } reserved)
+            return new Refused(new($"{guest} cannot start", [reserved]));
+        ImmutableArray<Lease> left = [.. leases.Where(l => !allotment.Gpus.Contains(l.Gpu))];
+        return allotment.Gpus is [] && left is []
+            ? new None(allotment.Notes is [] ? null : string.Join('\n', allotment.Notes))
+            : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes) 
+            {
+                IsForBackup = config.Lock == "backup",
+                Choice = allotment.HasChoice ? call : null,
+            };
+    }
+
+    /// <summary>The configuration that the start will go by. On the target of a migration it lies with the source still.</summary>
+    static (SysPath Path, VmConfig? Config) Find(HookCall call, ProxmoxNode node)
+    {
+        if (call.MigratedFrom is { Length: > 0 } source && source.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '.') && source[0] != '.')
+        {
+            var there = ProxmoxNode.Cluster / "nodes" / source / "qemu-server" / $"{call.Vm.ToString(CultureInfo.InvariantCulture)}.conf";
+            if (node.ConfigAt(there) is { } config)
+                return (there, config);
+        }
+        return (ProxmoxNode.PathOf(call.Vm), node.Config(call.Vm));
+    }
+
+    /// <summary>What is lent to other VMs that have it, or are about to.</summary>
+    static ImmutableArray<Lease> OthersAtWork(int vm, IKernel kernel, ILedger ledger)
+    {
+        var boot = Surveyor.BootId(kernel);
+        return [.. ledger.Leases().Where(l => l.BootId == boot && l.Guest != GuestOf(vm) && Tenants.Glance(l, kernel).Tenancy != Tenancy.Gone)];
+    }
+
+    /// <summary>Proxmox would refuse it after us, with the card taken from the host for nothing.</summary>
+    static Finding? Reserved(int vm, Allotment allotment, ProxmoxNode node, IKernel kernel)
+    {
+        if (allotment.Gpus is [])
+            return null;
+        foreach (var (function, key) in allotment.Functions)
+        {
+            if (Claims.Of(function, vm, node, kernel) is { } who)
+                return new(GpuIsLent.Check.Code, $"{key}: {function} is another VM's", [who], "stop that VM first, or give this one another GPU");
+        }
+        return null;
+    }
+
+    static HandBack AfterStop(HookCall call, ImmutableArray<Lease> leases, IKernel kernel) => new(
+        leases[0].Guest, leases,
+        RunningVm.Reboots(call.Vm, kernel) ? "it is being rebooted"
+            // A backup in mode stop ends a running VM and starts it anew; one that was off, and was started for the backup, stays off.
+            : leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel) ? "its backup starts it anew"
+            : null);
+
+    static bool IsLockedForBackup(int vm, IKernel kernel)
+    {
+        try
+        {
+            return new ProxmoxNode(kernel) { Patience = null }.Config(vm)?.Lock == "backup";
+        }
+        catch (Exception e) when (e is NotProxmox or KernelRefused)
+        {
+            // The card comes home then: whoever starts the VM anew asks for it anew.
+            return false;
+        }
+    }
+
+    static Refused Unreadable(int vm, SysPath path, string why) => Refuse(
+        $"the configuration of VM {vm} cannot be read", [$"{path}: {why}"], $"look at it: qm config {vm.ToString(CultureInfo.InvariantCulture)}");
+
+    static Refused Refuse(string what, ImmutableArray<string> evidence, string hint) => new(new(what, [new(Code, what, evidence, hint)]));
+}

@@ -1,0 +1,205 @@
+using System.CommandLine;
+using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
+using GpuHandoff.Linux;
+using GpuHandoff.Proxmox;
+using GpuHandoff.Runs;
+using GpuHandoff.Screen;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Commands;
+
+/// <summary>
+/// What Proxmox calls at every start and end of a VM, as <c>NAME VMID PHASE</c> through a link in a snippets folder, or as
+/// <c>gpu-handoff hook VMID PHASE</c> by another script.
+/// </summary>
+static class HookCommand
+{
+    /// <summary>Set by Proxmox for every hook, and empty but on the target of a migration.</summary>
+    const string MigratedFrom = "PVE_MIGRATED_FROM";
+
+    public static Command Build()
+    {
+        var (dryRun, root, json) = (Options.DryRun(), Options.Root(), Options.Json());
+        var vm = new Argument<string>("VMID") { Description = "The VM's number" };
+        var phase = new Argument<string>("PHASE") { Description = "pre-start, post-start, pre-stop or post-stop" };
+        var command = new Command("hook", "Do what a start or an end of a Proxmox VM asks for; Proxmox calls this itself") { vm, phase, dryRun, json, root };
+        command.Validators.Add(result =>
+        {
+            if ((result.GetResult(root) is not null || result.GetResult(json) is not null) && !result.GetValue(dryRun))
+                result.AddError("--root and --json go with --dry-run: a recorded machine can only be looked at");
+        });
+        command.SetAction(parsed => Run(
+            parsed.GetRequiredValue(vm), parsed.GetRequiredValue(phase),
+            parsed.GetValue(dryRun) ? new(null, [], DryRun: true, parsed.GetValue(json), Quiet: false, Verbose: false, parsed.GetValue(root)) : null));
+        return command;
+    }
+
+    /// <summary>Whether arguments are Proxmox's: no command of ours is a number.</summary>
+    public static bool IsCall(string[] arguments) => arguments is [var vm, var phase] && IsNumber(vm) && phase is [>= 'a' and <= 'z', ..];
+
+    static bool IsNumber(string text) => text is [>= '0' and <= '9', ..] && text.AsSpan().IndexOfAnyExceptInRange('0', '9') < 0;
+
+    /// <summary>One call, by the shortest way to its end.</summary>
+    /// <param name="look">Null: the real thing.</param>
+    public static int Run(string vm, string phase, Wish? look = null)
+    {
+        if (look is null && IsNoneOfOurs(vm, phase))
+            return ExitCode.Done;
+        return Judge(vm, phase) is { } call ? Run(call, look) : ExitCode.Usage;
+    }
+
+    /// <summary>Most VMs have no GPU. For them it is decided by what costs least, before anything else comes up.</summary>
+    static bool IsNoneOfOurs(string vm, string phase)
+    {
+        if (vm is not [>= '1' and <= '9', _, _, ..] || !IsNumber(vm) || vm.Length > 9)
+            return false;
+        return phase switch
+        {
+            "pre-start" => string.IsNullOrEmpty(Environment.GetEnvironmentVariable(MigratedFrom))
+                && !Linux.Glance.MayHaveDevices($"/etc/pve/qemu-server/{vm}.conf") && !Linux.Glance.MayBeLent(FileLedger.DefaultFolder, vm),
+            "post-start" or "post-stop" => !Linux.Glance.MayBeLent(FileLedger.DefaultFolder, vm),
+            "pre-stop" => true,
+            _ => false,
+        };
+    }
+
+    /// <summary>Null: the words are no call, and that has been said.</summary>
+    static HookCall? Judge(string vm, string word)
+    {
+        if (!ProxmoxNode.TryId(vm, out var id))
+        {
+            Say.Line($"\"{vm}\" is no number of a VM: Proxmox counts from {ProxmoxNode.LeastId}");
+            Say.Line("hint: gpu-handoff hook 101 pre-start --dry-run");
+            return null;
+        }
+        if (HookCall.PhaseOf(word) is not { } phase)
+        {
+            Say.Line($"\"{word}\" is no phase of a hook: {string.Join(", ", HookCall.Phases)}");
+            Say.Line(HookCall.Meant(word) is { } meant ? $"hint: did you mean {meant}?" : "hint: gpu-handoff --help");
+            return null;
+        }
+        if (phase == HookPhase.Later)
+            Say.Line($"the phase {word} is not known here: nothing to do");
+        return new(id, phase, Environment.GetEnvironmentVariable(MigratedFrom));
+    }
+
+    static int Run(HookCall call, Wish? look)
+    {
+        if (look?.Root is null && !RootUser.IsUs())
+        {
+            Say.Refused("not-root", "only root can read what Proxmox knows of its VMs", [], "use sudo", look?.Json ?? false);
+            return look is null ? ExitCode.Refused : ExitCode.Usage;
+        }
+        var ledger = Place.Ledger(look?.Root);
+        try
+        {
+            var errand = HookErrand.Of(call, Place.ToLookAt(look?.Root), ledger);
+            return look is null ? Run(errand, ledger) : Look(errand, look, ledger);
+        }
+        catch (Exception refused) when (call.Phase == HookPhase.PostStart && refused is LedgerRefused or KernelRefused or KernelSilent)
+        {
+            // The VM runs, and whatever was to be noted of it changes nothing for it.
+            Say.Line($"warning: {refused.Message}");
+            return ExitCode.Done;
+        }
+        catch (KernelSilent silent)
+        {
+            Say.Trouble(
+                look is null ? "the kernel does not answer a look" : "nobody can tell", [silent.Message],
+                "something hangs: look at dmesg", "nothing was changed");
+            return look is null ? ExitCode.Stuck : ExitCode.Usage;
+        }
+    }
+
+    static int Run(HookErrand errand, ILedger ledger)
+    {
+        switch (errand)
+        {
+            case HookErrand.None { Why: var why }:
+                foreach (var line in why?.Split('\n') ?? [])
+                    Say.Line(line);
+                return ExitCode.Done;
+            case HookErrand.Refused { Why: var why }:
+                using (var log = RunLog.Open())
+                    Witness.ForTask(log).Refuses(why);
+                Say.Refused(why, json: false);
+                return ExitCode.Refused;
+            default:
+                return Act(errand, ledger);
+        }
+    }
+
+    static int Act(HookErrand errand, ILedger ledger)
+    {
+        // systemctl takes longer than all that follows; it answers meanwhile.
+        var stopping = errand is HookErrand.HandBack ? Task.Run(() => Hook.HostIsStopping(new LinuxKernel(hand: null))) : Task.FromResult(false);
+        using var log = RunLog.Open();
+        var witness = Witness.ForTask(log);
+        var comesHome = errand is not HookErrand.HandOver;
+        var wish = new Wish(null, [], DryRun: false, Json: false, Quiet: false, Verbose: false, Root: null);
+        if (Policies.For(wish, comesHome ? Target.Host : Target.Vfio, witness.Refuses) is not { } policy)
+            return ExitCode.Refused;
+        using var signals = new StopSignals(witness);
+        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
+        var kernel = new LinuxKernel(hand);
+        var turn = new Turn(kernel, ledger, new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
+        var hook = new Hook(kernel, ledger, turn, witness) { IsHostStopping = () => stopping.Result };
+        switch (errand)
+        {
+            case HookErrand.HandOver start:
+                return Tell(hook.HandOver(start, policy, signals.Stop), witness);
+            case HookErrand.HandBack end:
+                return Tell(hook.HandBack(end, policy, signals.Stop), witness);
+            case HookErrand.Note running:
+                hook.Note(running, policy, signals.Stop);
+                return ExitCode.Done;
+            default:
+                throw new ArgumentOutOfRangeException(nameof(errand));
+        }
+    }
+
+    static int Tell(IEnumerable<Ending> endings, Witness witness)
+    {
+        var worst = ExitCode.Done;
+        foreach (var ending in endings)
+            worst = Math.Max(worst, HandOver.Tell(ending, witness, json: false));
+        return worst;
+    }
+
+    /// <summary>What would happen, for a person who wants to know before a start: 0 it would go, 1 it would not, 2 nobody can tell.</summary>
+    static int Look(HookErrand errand, Wish wish, ILedger ledger)
+    {
+        var kernel = Place.ToLookAt(wish.Root);
+        var (target, none) = (errand is HookErrand.HandOver ? Target.Vfio : Target.Host, "nothing to do: no GPU of this host is concerned");
+        switch (errand)
+        {
+            case HookErrand.Refused { Why: var why }:
+                Say.Refused(why, wish.Json);
+                return ExitCode.Refused;
+            case HookErrand.None { Why: var why }:
+                return Nothing(why ?? none, wish);
+            case HookErrand.HandOver { Gpus: [], Left: var left }:
+                return Nothing($"what is still lent to it would come home: {string.Join(", ", left.Select(l => l.Gpu))}", wish);
+            case HookErrand.Note { Leases: var leases }:
+                return Nothing($"{string.Join(", ", leases.Select(l => l.Gpu))} is lent to it: the process would be noted, and its threads pinned if the policy says so", wish);
+            case HookErrand.HandBack { ComesBack: { } why } when Policies.For(wish.Root, wish.Json)?.Everywhere().AtReboot == AtReboot.Keep:
+                return Nothing($"the GPU would stay on vfio-pci: {why}", wish);
+        }
+        if (Policies.For(wish, target) is not { } policy)
+            return ExitCode.Refused;
+        var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), ledger.Leases());
+        if (policy.Strangers(machine) is not [])
+            machine = Surveyor.WithUuids(machine, kernel);
+        return HandOver.Show(Hook.Plan(errand, policy, machine), wish);
+    }
+
+    static int Nothing(string why, Wish wish)
+    {
+        if (wish.Json)
+            Say.Data(new Report("done", why));
+        else
+            Say.Line(why, Output.Standard);
+        return ExitCode.Done;
+    }
+}

@@ -1,0 +1,79 @@
+using System.Collections.Immutable;
+using System.CommandLine;
+using GpuHandoff.Goals;
+using GpuHandoff.Linux;
+using GpuHandoff.Runs;
+using GpuHandoff.Screen;
+
+namespace GpuHandoff.Commands;
+
+/// <summary>The way home from every end of a VM that nobody told us of; and from every run of ours that did not end.</summary>
+static class ReconcileCommand
+{
+    public static Command Build()
+    {
+        var (json, quiet, verbose) = (Options.Json(), Options.Quiet(), Options.Verbose());
+        var noWait = new Option<bool>("--no-wait")
+        {
+            Description = "Leave alone what is at work now, and what was tried in vain before: for a timer",
+        };
+        var watch = new Option<string?>("--watch")
+        {
+            Description = "Stay with this VM until what is lent to it has come home: what the hook leaves behind at each start",
+            HelpName = "VM",
+        };
+        var command = new Command("reconcile", "Take back what is lent to VMs that have ended, and end what a killed run left")
+        {
+            noWait, watch, json, quiet, verbose,
+        };
+        command.SetAction(parsed => Act(
+            parsed.GetValue(watch), parsed.GetValue(noWait),
+            new(null, [], DryRun: false, parsed.GetValue(json), parsed.GetValue(quiet), parsed.GetValue(verbose), Root: null)));
+        return command;
+    }
+
+    static int Act(string? guest, bool noWait, Wish wish)
+    {
+        if (!RootUser.IsUs())
+        {
+            Say.Refused("not-root", "only root can take a GPU back", [], "use sudo", wish.Json);
+            return ExitCode.Refused;
+        }
+        // To look at VMs: neither a helper process nor a lock, for the timer comes every few seconds and a watch lasts for weeks.
+        var (looking, ledger) = (new LinuxKernel(hand: null), Place.Ledger(root: null));
+        if (guest is not null)
+        {
+            // A signal ends it at once while it sleeps; at work it ends what it has begun.
+            var worst = ExitCode.Done;
+            new Watch(looking, ledger, () => worst = Math.Max(worst, Run(wish, (turn, policy, stop) => turn.Reconcile(policy, waits: false, stop, guest)).Worst))
+                .Over(guest, CancellationToken.None);
+            return worst;
+        }
+        if (!Turn.IsAllWell(looking, ledger, waits: !noWait))
+        {
+            var (worst, told) = Run(wish, (turn, policy, stop) => turn.MakeRounds(policy, waits: !noWait, stop));
+            if (told)
+                return worst;
+        }
+        if (!wish.Quiet)
+            Say.Line("nothing is lent to a VM that is gone, and no run was left unfinished: nothing to do");
+        return ExitCode.Done;
+    }
+
+    static (int Worst, bool Told) Run(Wish wish, Func<Turn, PolicySet, CancellationToken, ImmutableArray<Ending>> act)
+    {
+        using var log = RunLog.Open();
+        var witness = Witness.For(wish, log);
+        using var signals = new StopSignals(witness);
+        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
+        var kernel = new LinuxKernel(hand);
+        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
+        var (worst, told) = (ExitCode.Done, false);
+        foreach (var ending in act(turn, Policies.ForRecovery(), signals.Stop))
+        {
+            worst = Math.Max(worst, HandOver.Tell(ending, witness, wish.Json));
+            told = true;
+        }
+        return (worst, told);
+    }
+}

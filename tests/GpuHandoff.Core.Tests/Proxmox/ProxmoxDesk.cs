@@ -1,0 +1,111 @@
+using GpuHandoff.Goals;
+using GpuHandoff.Machines;
+using GpuHandoff.Plans;
+using GpuHandoff.Proxmox;
+using GpuHandoff.Runs;
+using GpuHandoff.Simulation;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Core.Tests.Proxmox;
+
+/// <summary>A simulated host of Proxmox VE whose VMs have the hook.</summary>
+sealed class ProxmoxDesk
+{
+    public ProxmoxDesk(SimulatedKernel kernel, bool isLegacy = false)
+    {
+        Desk = new(kernel);
+        Kernel.Proxmox.Install();
+        Qm = new(kernel, (vm, phase) => Call(int.Parse(vm), phase)) { IsLegacy = isLegacy };
+    }
+
+    public Desk Desk { get; }
+
+    public Qm Qm { get; }
+
+    public SimulatedKernel Kernel => Desk.Kernel;
+
+    public MemoryLedger Ledger => Desk.Ledger;
+
+    public PolicySet Policy { get; set; } = PolicySet.Default;
+
+    public CancellationToken Stop { get; set; }
+
+    /// <summary>What the last refusal said.</summary>
+    public Answer.Refused? Refusal { get; private set; }
+
+    public string Told => Desk.Memo.ToString();
+
+    /// <summary>A VM with the hook, and these lines besides.</summary>
+    public ProxmoxDesk With(string vm, params string[] lines)
+    {
+        Kernel.Proxmox.Write(vm, string.Join('\n', ["hookscript: local:snippets/gpu-handoff", $"name: vm{vm}", .. lines, ""]));
+        return this;
+    }
+
+    public HookErrand Errand(int vm, string phase, string? from = null) =>
+        HookErrand.Of(new(vm, HookCall.PhaseOf(phase)!.Value, from), Kernel, Ledger);
+
+    /// <summary>One call of the hook, as the program makes it.</summary>
+    public int Call(int vm, string phase) => Carry(Errand(vm, phase));
+
+    /// <summary>What a look has found to do, perhaps a while ago.</summary>
+    public int Carry(HookErrand errand)
+    {
+        var (exit, why) = Carry(errand, new(Kernel, Ledger, Desk.Turn(), Desk.Memo), Policy, Stop);
+        Refusal = why ?? Refusal;
+        return exit;
+    }
+
+    /// <summary>The exit code as the program gives it, and why something was refused.</summary>
+    public static (int Exit, Answer.Refused? Why) Carry(HookErrand errand, Hook hook, PolicySet policy, CancellationToken stop)
+    {
+        switch (errand)
+        {
+            case HookErrand.Refused { Why: var why }:
+                return (ExitCode.Refused, why);
+            case HookErrand.HandOver start:
+                return Worst(hook.HandOver(start, policy, stop));
+            case HookErrand.HandBack end:
+                return Worst(hook.HandBack(end, policy, stop));
+            case HookErrand.Note running:
+                hook.Note(running, policy, stop);
+                return (ExitCode.Done, null);
+            default:
+                return (ExitCode.Done, null);
+        }
+    }
+
+    static (int Exit, Answer.Refused? Why) Worst(IReadOnlyCollection<Ending> endings) =>
+        (endings.Select(Exit).DefaultIfEmpty().Max(), endings.OfType<Ending.Refused>().LastOrDefault()?.Why);
+
+    static int Exit(Ending ending) => ending switch
+    {
+        Ending.Ran { Outcome: var outcome } => ExitCode.Of(outcome),
+        Ending.Refused => ExitCode.Refused,
+        _ => ExitCode.Stuck,
+    };
+
+    public void ShouldStart(string vm) => Qm.Start(vm).ShouldBeNull($"{Refusal}\n{Told}");
+
+    /// <summary>Everything that the last refusal said.</summary>
+    public string Words => Refusal is null ? "" : string.Join('\n', [Refusal.What, .. Refusal.Findings.SelectMany(f => (string[])[f.What, .. f.Evidence, f.Hint])]);
+
+    public string DriverOf(string address) => Desk.DriverOf(address) ?? "none";
+
+    /// <summary>The dynamic IDs of vfio-pci: what Proxmox's own bind leaves behind.</summary>
+    public int Writes => Kernel.Calls.Count;
+
+    public void ShouldBeHome(string picture)
+    {
+        Desk.Picture().ShouldBe(picture);
+        Ledger.Leases().ShouldBeEmpty();
+    }
+
+    public static PciAddress At(string address)
+    {
+        PciAddress.TryParse(address, out var parsed).ShouldBeTrue();
+        return parsed;
+    }
+
+    public Machine Survey() => Surveyor.Survey(Kernel, Ledger.Homes(), Target.Vfio, Ledger.Wedges(), Ledger.Leases());
+}

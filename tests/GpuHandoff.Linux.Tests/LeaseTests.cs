@@ -1,0 +1,136 @@
+using System.Diagnostics;
+using GpuHandoff.Guests;
+using GpuHandoff.Machines;
+using GpuHandoff.Runs;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Linux.Tests;
+
+/// <summary>Leases on disk, and the doors through which a VM is looked at, on the real kernel.</summary>
+public sealed class LeaseTests : IDisposable
+{
+    static readonly PciAddress _gpu = new(0, 1, 0, 0);
+
+    static readonly Lease _lease = new(
+        "boot-1", _gpu, new(VmManager.Libvirt, "Wïn 11, \"new\""),
+        [new(_gpu, new("nvidia")) { Power = new("auto", true) }, new(_gpu with { Function = 1 }, new(null, "none"))], TimeSpan.FromSeconds(12.345678))
+    {
+        Qemu = new(4711, 123456789),
+        Pinned = ["CPU 0 on 4"],
+        Failures = 2,
+        Trouble = "it did not go",
+    };
+
+    readonly TempFolder _folder = new();
+    readonly LinuxKernel _kernel = new(hand: null);
+
+    public void Dispose() => _folder.Dispose();
+
+    FileLedger Ledger => new(_folder["state"], _folder["run"]);
+
+    string Path => Directory.GetFiles(_folder["state"], "lease-*").Single();
+
+    [Fact]
+    public void A_lease_is_read_back_as_it_was()
+    {
+        Ledger.Leases().ShouldBeEmpty();
+        Ledger.Lend(_lease);
+        Ledger.Lend(_lease with { BootId = "boot-2" });
+
+        var read = Ledger.Leases().ShouldHaveSingleItem();
+
+        (read with { Functions = _lease.Functions, Pinned = _lease.Pinned }).ShouldBe(_lease with { BootId = "boot-2" });
+        read.Functions.ShouldBe(_lease.Functions);
+        read.Pinned.ShouldBe(_lease.Pinned);
+        read.IsSameAs(_lease with { BootId = "boot-2" }).ShouldBeTrue("a newer hook must know it again");
+        File.GetUnixFileMode(Path).ShouldBe(UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        Ledger.EndLease(_gpu);
+        Ledger.Leases().ShouldBeEmpty();
+        Ledger.EndLease(_gpu);
+    }
+
+    [Theory]
+    [InlineData("", 1, "JSON")]
+    [InlineData("null", 1, "it is empty")]
+    [InlineData("{\n\"bootId\":\"b\",\n\"gpu\":7}", 3, "JSON")]
+    [InlineData("{\"bootId\":\"b\",\"gpu\":\"0000:01:00.0\",\"guest\":{\"manager\":\"proxmox\",\"id\":\"101\"},\"functions\":[],\"since\":\"00:00:12\",\"version\":2}", 1, "version 2")]
+    [InlineData("{\"bootId\":\"b\",\"gpu\":\"0000:01:00.0\",\"guest\":{\"manager\":\"xen\",\"id\":\"101\"},\"functions\":[],\"since\":\"00:00:12\"}", 1, "JSON")]
+    public void A_damaged_lease_is_named_with_its_line_the_reason_and_the_way_out(string text, int line, string why)
+    {
+        Ledger.Lend(_lease);
+        File.WriteAllText(Path, text);
+
+        var refused = Should.Throw<LedgerRefused>(() => Ledger.Leases());
+
+        refused.Message.ShouldStartWith($"{Path}, line {line}: the record of whom a card is lent to cannot be read: ");
+        refused.Message.ShouldContain(why);
+        refused.Hint.ShouldBe($"look at it; if it is of no use, remove it: sudo rm '{Path}' (the card then no longer counts as lent: hand it back by hand when its VM is off)");
+    }
+
+    [Fact]
+    public void A_file_is_the_same_by_every_name_and_another_after_it_was_replaced()
+    {
+        File.WriteAllText(_folder["one"], "");
+        File.CreateSymbolicLink(_folder["other"], "one");
+        var identity = _kernel.IdentityOf(new(_folder["one"])).ShouldNotBeNull();
+
+        _kernel.IdentityOf(new(_folder["other"])).ShouldBe(identity);
+        (DateTimeOffset.UtcNow - identity.Modified).Duration().ShouldBeLessThan(TimeSpan.FromMinutes(1));
+        _kernel.IdentityOf(new(_folder["none"])).ShouldBeNull();
+
+        File.WriteAllText(_folder["new"], "");
+        File.Move(_folder["new"], _folder["one"], overwrite: true);
+        _kernel.IdentityOf(new(_folder["one"])).ShouldNotBeNull().Inode.ShouldNotBe(identity.Inode);
+    }
+
+    [Fact]
+    public void A_lock_is_seen_with_its_holder_without_being_tried()
+    {
+        File.WriteAllText(_folder["lock"], "");
+        HeldLocks.On(new(_folder["lock"]), _kernel).ShouldBeEmpty();
+        // .NET opens with flock(2), alone for FileShare.None and shared for FileShare.Read.
+        using (new FileStream(_folder["lock"], FileMode.Open, FileAccess.ReadWrite, FileShare.None))
+            HeldLocks.On(new(_folder["lock"]), _kernel).ShouldBe([new(Environment.ProcessId, Alone: true)]);
+        using (new FileStream(_folder["lock"], FileMode.Open, FileAccess.Read, FileShare.Read))
+            HeldLocks.On(new(_folder["lock"]), _kernel).ShouldBe([new(Environment.ProcessId, Alone: false)]);
+        HeldLocks.On(new(_folder["lock"]), _kernel).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void The_clock_on_the_wall_follows_from_the_time_since_boot() =>
+        (WallClock.Now(_kernel).ShouldNotBeNull() - DateTimeOffset.UtcNow).Duration().ShouldBeLessThan(TimeSpan.FromSeconds(3));
+
+    [Fact]
+    public async Task A_process_is_waited_for_until_its_end_and_no_longer_than_the_limit()
+    {
+        using var sleeps = Process.Start("/bin/sleep", "60");
+        var started = ProcessStat.Of(sleeps.Id, _kernel).ShouldNotBeNull().Started;
+        var clock = Stopwatch.StartNew();
+
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromMilliseconds(300));
+        clock.Elapsed.ShouldBeGreaterThan(TimeSpan.FromMilliseconds(250));
+        _kernel.AwaitEnd(sleeps.Id, started + 1, TimeSpan.FromSeconds(60));
+
+        var ends = Task.Run(async () =>
+        {
+            await Task.Delay(300);
+            sleeps.Kill();
+        });
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60));
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60));
+
+        clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(30));
+        await ends;
+    }
+
+    [Theory]
+    [InlineData("101", "gpu-handoff-watch-101-7.service")]
+    [InlineData("win11_new.2-b", "gpu-handoff-watch-win11_new.2-b-7.service")]
+    [InlineData("wïn/11 @%i", @"gpu-handoff-watch-w\xc3\xafn\x2f11\x20\x40\x25i-7.service")]
+    public void A_watchs_unit_has_a_name_that_systemd_takes(string vm, string unit) =>
+        Watchdog.UnitOf(new(VmManager.Libvirt, vm), 7).ShouldBe(unit);
+
+    [Fact]
+    public void Even_the_longest_name_gives_one() =>
+        Watchdog.UnitOf(new(VmManager.Libvirt, new('/', 255)), 4194304).Length.ShouldBeLessThan(256);
+}

@@ -19,7 +19,7 @@ enum XmlTag
 /// The tags of an XML text one after the other, with their attributes: as much of XML as libvirt writes. No document type, so
 /// that nothing can be made to grow, and nothing is fetched.
 /// </summary>
-/// <remarks>System.Xml would take 6 MB of the native binary, see docs/decisions/0019-reading-xml.md.</remarks>
+/// <remarks>System.Xml would take 6 MB of the native binary, see docs/decisions/0021-reading-xml.md.</remarks>
 sealed class XmlTags(string text)
 {
     /// <summary>How many tags may be open. A domain needs a dozen; what people put into its metadata is theirs.</summary>

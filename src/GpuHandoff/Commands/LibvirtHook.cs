@@ -1,5 +1,6 @@
 using System.Text;
 using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
 using GpuHandoff.Libvirt;
 using GpuHandoff.Linux;
 using GpuHandoff.Runs;
@@ -25,6 +26,7 @@ static class LibvirtHook
     {
         Moment.Prepare => Prepare(call),
         Moment.Release => Release(call),
+        Moment.Runs => Note(call),
         _ => ExitCode.Done,
     };
 
@@ -62,6 +64,21 @@ static class LibvirtHook
         var boot = Surveyor.BootId(new LinuxKernel(hand: null));
         var leases = Place.Ledger(root: null).Leases().Where(l => l.Guest == call.Guest() && l.BootId == boot).ToList();
         return leases is [] ? ExitCode.Done : Act(Target.Host, (turn, policy, stop) => turn.TakeBack([.. leases], policy, stop));
+    }
+
+    /// <summary>Never fails: libvirt would kill the domain.</summary>
+    static int Note(HookCall call)
+    {
+        try
+        {
+            if (RootUser.IsUs())
+                RunningDomain.Note(call.Guest(), Place.Ledger(root: null), new LinuxKernel(hand: null));
+        }
+        catch (Exception e) when (e is LedgerRefused or KernelRefused or KernelSilent)
+        {
+            Say.Line($"warning: which process the domain {call.Domain} is was not written down: {e.Message}");
+        }
+        return ExitCode.Done;
     }
 
     static int Act(Target target, Func<Turn, PolicySet, CancellationToken, IReadOnlyList<Ending>> act)

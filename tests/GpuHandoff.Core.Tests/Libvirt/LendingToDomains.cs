@@ -132,6 +132,30 @@ public class LendingToDomains
     }
 
     [Fact]
+    public void A_domain_that_runs_has_its_process_in_its_lease_and_nothing_else_is_touched()
+    {
+        Prepare("win11");
+        var guest = Call("win11", "started", "begin").Guest();
+        // Not up yet: nothing to note.
+        RunningDomain.Note(guest, _desk.Ledger, _desk.Kernel);
+        _desk.Ledger.Leases().ShouldHaveSingleItem().Qemu.ShouldBeNull();
+
+        var vm = StartQemu("win11");
+        vm.Process.CommandLine = ["/usr/bin/qemu-system-x86_64", "-name", "guest=win11,debug-threads=on"];
+        _desk.Kernel.Files.Write("/run/libvirt/qemu/win11.pid", $"{vm.Process.Pid}");
+        var calls = _desk.Kernel.Calls.Count;
+        RunningDomain.Note(guest with { Id = "other" }, _desk.Ledger, _desk.Kernel);
+        _desk.Ledger.Leases().ShouldHaveSingleItem().Qemu.ShouldBeNull();
+        RunningDomain.Note(guest, _desk.Ledger, _desk.Kernel);
+
+        _desk.Ledger.Leases().ShouldHaveSingleItem().Qemu.ShouldNotBeNull().Pid.ShouldBe(vm.Process.Pid);
+        _desk.Kernel.Calls.Count.ShouldBe(calls);
+        _desk.Kernel.StopVm(vm);
+        Release("win11").ShouldHaveSingleItem();
+        _desk.Ledger.Leases().ShouldBeEmpty();
+    }
+
+    [Fact]
     public void Two_cards_of_one_domain_go_and_come_together()
     {
         var desk = new Desk(Hosts.TwoIdenticalGpus());

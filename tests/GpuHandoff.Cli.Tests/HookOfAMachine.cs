@@ -124,7 +124,10 @@ public sealed class HookOfAMachine : IDisposable
         {
             var start = new ProcessStartInfo(link, ["999999999", phase])
             {
-                RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = "/",
+                RedirectStandardInput = true,
+                RedirectStandardOutput = true,
+                RedirectStandardError = true,
+                WorkingDirectory = "/",
             };
             var dotnet = Environment.GetEnvironmentVariable("DOTNET_ROOT");
             start.Environment.Clear();

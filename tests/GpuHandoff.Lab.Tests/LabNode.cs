@@ -22,13 +22,13 @@ public sealed class LabNode : IDisposable
         sed -i 's#@PREFIX@#/usr#' /etc/systemd/system/gpu-handoff-*
         systemctl daemon-reload
         systemctl start qmeventd
-        for timer in /etc/systemd/system/gpu-handoff-*.timer; do systemctl start ${timer##*/}; done
+        systemctl start gpu-handoff-recover.timer
         """;
 
     /// <summary>No VM, no config, no policy, and nothing of the tool's at work, whatever a case left behind.</summary>
     const string MoveOut = """
         rm -f /etc/gpu-handoff.yaml /run/qemu-server/force-legacy-cleanup
-        pkill -CONT -f '[q]m qmeventd'; systemctl start qmeventd
+        pkill -CONT -f '[q]m qmeventd'; systemctl start qmeventd gpu-handoff-recover.timer
         for p in $(pgrep qemu-system-x86); do kill -CONT $p; kill -KILL $p; done
         for id in 107 115 120; do [ ! -e /sys/fs/cgroup/lxc/$id ] || pct stop $id; done
         fuser -k -KILL /dev/nvidia0 2> /dev/null
@@ -53,6 +53,13 @@ public sealed class LabNode : IDisposable
             if echo "$id" > /sys/bus/pci/drivers/vfio-pci/remove_id; then echo "vfio-pci had $id in new_id"; fi
         done 2> /dev/null
         [ ! -s /run/qemu-server/pci-id-reservations ] || echo "a reservation: $(cat /run/qemu-server/pci-id-reservations)"
+        # Each watch ends with its lease; it looks every few seconds.
+        for i in $(seq 100); do
+            watches=$(systemctl list-units --plain --no-legend 'gpu-handoff-watch-*')
+            [ -n "$watches" ] || break
+            sleep 0.1
+        done
+        [ -z "$watches" ] || echo "$watches"
         for file in /run/qemu-server/*.cleanup /run/qemu-server/*.reboot /run/qemu-server/*.pid; do echo "a VM: $file"; done
         """;
 

@@ -82,8 +82,7 @@ public abstract record HookErrand
             // A container has a hookscript of the same kind, and its devices come another way.
             return kernel.Exists(ProxmoxNode.Containers / $"{call.Vm.ToString(CultureInfo.InvariantCulture)}.conf")
                 ? new None()
-                : Refuse($"there is no VM {call.Vm} on this node", [$"{path} is not there"], node.IsThere()
-                    ? "qm list shows this node's VMs" : "this is no host of Proxmox VE, or its cluster file system is not mounted: systemctl status pve-cluster");
+                : NoSuchVm(call.Vm, path, node);
         }
         // It is only ever started for a backup, and then without its devices (VZDump/QemuServer.pm).
         if (config.IsTemplate)
@@ -139,12 +138,14 @@ public abstract record HookErrand
         return null;
     }
 
-    static HandBack AfterStop(HookCall call, ImmutableArray<Lease> leases, IKernel kernel) => new(
-        leases[0].Guest, leases,
-        RunningVm.Reboots(call.Vm, kernel) ? "it is being rebooted"
-            // A backup in mode stop ends a running VM and starts it anew; one that was off, and was started for the backup, stays off.
-            : leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel) ? "its backup starts it anew"
-            : null);
+    static HandBack AfterStop(HookCall call, ImmutableArray<Lease> leases, IKernel kernel)
+    {
+        if (RunningVm.Reboots(call.Vm, kernel))
+            return new(leases[0].Guest, leases, "it is being rebooted");
+        // A backup in mode stop ends a running VM and starts it anew; one that was off, and was started for the backup, stays off.
+        var startsAnew = leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel);
+        return new(leases[0].Guest, leases, startsAnew ? "its backup starts it anew" : null);
+    }
 
     static bool IsLockedForBackup(int vm, IKernel kernel)
     {
@@ -157,6 +158,14 @@ public abstract record HookErrand
             // The card comes home then: whoever starts the VM anew asks for it anew.
             return false;
         }
+    }
+
+    static Refused NoSuchVm(int vm, SysPath path, ProxmoxNode node)
+    {
+        var hint = node.IsThere()
+            ? "qm list shows this node's VMs"
+            : "this is no host of Proxmox VE, or its cluster file system is not mounted: systemctl status pve-cluster";
+        return Refuse($"there is no VM {vm} on this node", [$"{path} is not there"], hint);
     }
 
     static Refused Unreadable(int vm, SysPath path, string why) => Refuse(

@@ -71,6 +71,7 @@ install: publish	## Install the binary, the man page, the completions, the examp
 		sed 's|@PREFIX@|$(PREFIX)|' packaging/systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit && \
 		chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
 	@echo "to have crashes ended and lent GPUs taken home by themselves: systemctl enable --now $(UNITS)"
+	@echo "to give a VM of Proxmox the GPU: gpu-handoff attach VMID"
 	@echo "to have services come and go with a GPU: $(EXAMPLES)/$(EXAMPLE)"
 
 uninstall:	## Remove what install put there

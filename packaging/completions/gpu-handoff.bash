@@ -12,16 +12,14 @@ _gpu_handoff() {
             compopt -o dirnames
             return
             ;;
-        --accept-neighbour | --bar1-size | --timeout | --watch) return ;;
-        --accept-neighbour | --bar1-size | --timeout | --mapping) return ;;
+        --accept-neighbour | --bar1-size | --timeout | --mapping | --watch) return ;;
     esac
     if [[ -z $words ]]; then
         for ((i = 1; i < COMP_CWORD; i++)); do
             [[ ${COMP_WORDS[i]} == -* ]] || { command=${COMP_WORDS[i]}; break; }
         done
         case $command in
-            '') words='status plan to_vfio to_nvidia to_host handoff leases reconcile recover hook policy demo version --help --version' ;;
-            '') words='status plan to_vfio to_nvidia to_host handoff recover attach detach vms policy demo version --help --version' ;;
+            '') words='status plan to_vfio to_nvidia to_host handoff leases reconcile recover hook attach detach vms policy demo version --help --version' ;;
             status) words='--gpu --root --json --verbose --help' ;;
             plan)
                 words='to_vfio to_nvidia to_host --gpu --policy --accept-neighbour --stop-users --lose-console --claim --reset --allow-rescan --bar1-size
@@ -40,11 +38,11 @@ _gpu_handoff() {
                     *) words='show check --help' ;;
                 esac
                 ;;
-            leases) words='--json --help' ;;
-            reconcile) words='--watch --no-wait --json --quiet --verbose --help' ;;
             attach) words='--gpu --mapping --primary --dry-run --json --quiet --verbose --root --help' ;;
             detach) words='--dry-run --json --quiet --verbose --root --help' ;;
             vms) words='--json --root --help' ;;
+            leases) words='--json --help' ;;
+            reconcile) words='--watch --no-wait --json --quiet --verbose --help' ;;
             recover) words='--no-wait --unwedge --json --quiet --verbose --help' ;;
             hook) words='pre-start post-start pre-stop post-stop --dry-run --json --root --help' ;;
             *) words='--help' ;;

@@ -26,12 +26,9 @@ complete -c gpu-handoff -n '__fish_seen_subcommand_from policy; and not __fish_s
 complete -c gpu-handoff -n '__fish_seen_subcommand_from check' -F
 
 set --local act to_vfio to-vfio to_nvidia to-nvidia to_host to-host handoff
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show $act" -l gpu -x -a all -d 'Which GPU'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan leases reconcile recover hook show check $act" -l json -d 'Print data instead of words'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show hook" -l root -x -a '(__fish_complete_directories)' \
 complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show attach $act" -l gpu -x -a all -d 'Which GPU'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan recover attach detach vms show check $act" -l json -d 'Print data instead of words'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan attach detach vms show" -l root -x -a '(__fish_complete_directories)' \
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan leases reconcile recover hook attach detach vms show check $act" -l json -d 'Print data instead of words'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status plan show hook attach detach vms" -l root -x -a '(__fish_complete_directories)' \
     -d 'A recorded machine'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l policy -x -a 'unload unbind auto' \
     -d 'How nvidia is made to let go'
@@ -47,22 +44,14 @@ complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l reset -d '
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l allow-rescan \
     -d 'The last resort: the slot off the bus and a rescan'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from plan $act" -l bar1-size -x -d 'The size of BAR 1 in the VM'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from hook $act" -l dry-run -s n -d 'Print the plan and change nothing'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from hook attach detach $act" -l dry-run -s n -d 'Print the plan and change nothing'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l timeout -x -d 'How many seconds it may take'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l call-timeout -x -d 'How many seconds one call may take'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l wait -x -d 'How many seconds to wait for a VM'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from reconcile recover" -l no-wait -d 'Leave a run alone that is at work'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from reconcile" -l watch -x -d 'Stay with this VM until its GPU is home'
 complete -c gpu-handoff -n "__fish_seen_subcommand_from recover" -l unwedge -d 'Take the mark off where the call has come back'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from reconcile recover $act" -l quiet -s q -d 'Tell only what went wrong'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status reconcile recover $act" -l verbose -s v -d 'Tell everything'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from attach detach $act" -l dry-run -s n -d 'Print the plan and change nothing'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l timeout -x -d 'How many seconds it may take'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l call-timeout -x -d 'How many seconds one call may take'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from $act" -l wait -x -d 'How many seconds to wait for a VM'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from reconcile recover attach detach $act" -l quiet -s q -d 'Tell only what went wrong'
+complete -c gpu-handoff -n "__fish_seen_subcommand_from status reconcile recover attach detach $act" -l verbose -s v -d 'Tell everything'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from attach' -l mapping -x -d 'Through a resource mapping of the cluster'
 complete -c gpu-handoff -n '__fish_seen_subcommand_from attach' -l primary -d 'As the first display of the VM'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from recover" -l no-wait -d 'Leave a run alone that is at work'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from recover" -l unwedge -d 'Take the mark off where the call has come back'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from recover attach detach $act" -l quiet -s q -d 'Tell only what went wrong'
-complete -c gpu-handoff -n "__fish_seen_subcommand_from status recover attach detach $act" -l verbose -s v -d 'Tell everything'

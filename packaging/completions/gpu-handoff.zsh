@@ -68,15 +68,6 @@ case $words[2] in
         shift words; ((CURRENT--))
         _arguments $common $looking $leaving '--root[a recorded machine]:folder:_files -/' '1:target:(to_vfio to_nvidia to_host)'
         ;;
-    leases)
-        shift words; ((CURRENT--))
-        _arguments '--json[print data instead of words]' '--help[show help]'
-        ;;
-    reconcile)
-        shift words; ((CURRENT--))
-        _arguments '--watch[stay with this VM until its GPU is home]:VM:' '--no-wait[leave a run alone that is at work]' \
-            '--json[print data instead of words]' '--help[show help]' \
-            '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
     attach)
         shift words; ((CURRENT--))
         _arguments $common $setting '--mapping[through a resource mapping of the cluster]:name:' \
@@ -89,6 +80,16 @@ case $words[2] in
     vms)
         shift words; ((CURRENT--))
         _arguments '--json[print data instead of words]' '--help[show help]' '--root[a recorded machine]:folder:_files -/'
+        ;;
+    leases)
+        shift words; ((CURRENT--))
+        _arguments '--json[print data instead of words]' '--help[show help]'
+        ;;
+    reconcile)
+        shift words; ((CURRENT--))
+        _arguments '--watch[stay with this VM until its GPU is home]:VM:' '--no-wait[leave a run alone that is at work]' \
+            '--json[print data instead of words]' '--help[show help]' \
+            '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
         ;;
     recover)
         shift words; ((CURRENT--))

@@ -353,7 +353,7 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
 
     static KernelRefused Refused(string call, int errno) => new(call, errno, Errno.Say(errno));
 
-    /// <summary>A call that changes the machine, and that cannot block.</summary>
+    /// <summary>Makes a change of ours that cannot hang.</summary>
     /// <param name="fine">The error that means that there was nothing to do.</param>
     void Change(string call, Func<int> act, int fine = 0)
     {

@@ -39,7 +39,8 @@ static class UnixSocket
             }
             // A few words, which the socket's buffer takes at once.
             var words = Encoding.UTF8.GetBytes(text);
-            if (Libc.SendTo(socket, words, words.Length, Libc.NoSignal, [], 0) != words.Length)
+            // One that has hung up by now may have said something before.
+            if (Libc.SendTo(socket, words, words.Length, Libc.NoSignal, [], 0) != words.Length && Libc.LastError() != Errno.BrokenPipe)
                 throw Refused(saying);
             return Hear(socket, saying, isAll, clock, budget);
         }
@@ -64,7 +65,11 @@ static class UnixSocket
             {
                 if (Libc.LastError() is Errno.TryAgain or Spawned.Interrupted)
                     continue;
-                throw Refused(saying);
+                // It has hung up before it had heard all of ours.
+                if (Libc.LastError() == Errno.ConnectionReset)
+                    got = 0;
+                else
+                    throw Refused(saying);
             }
             heard.Write(buffer[..(int)got]);
             if (heard.Length > MostHeard)

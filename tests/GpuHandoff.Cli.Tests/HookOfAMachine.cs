@@ -124,12 +124,17 @@ public sealed class HookOfAMachine : IDisposable
         {
             var start = new ProcessStartInfo(link, ["999999999", phase])
             {
-                RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = "/",
+                RedirectStandardInput = true,
+                RedirectStandardOutput = true,
+                RedirectStandardError = true,
+                WorkingDirectory = "/",
             };
-            var dotnet = start.Environment["DOTNET_ROOT"];
+            var dotnet = Environment.GetEnvironmentVariable("DOTNET_ROOT");
             start.Environment.Clear();
             (start.Environment["PATH"], start.Environment["LC_ALL"], start.Environment["PVE_MIGRATED_FROM"]) = ("/sbin:/bin:/usr/sbin:/usr/bin", "C", "");
-            start.Environment["DOTNET_ROOT"] = dotnet;
+            // The tests run it on an installed runtime, which a native binary does not need.
+            if (dotnet is not null)
+                start.Environment["DOTNET_ROOT"] = dotnet;
             using var process = Process.Start(start)!;
             process.StandardInput.Close();
             var said = process.StandardOutput.ReadToEnd() + process.StandardError.ReadToEnd();

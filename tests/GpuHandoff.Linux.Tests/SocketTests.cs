@@ -79,8 +79,8 @@ public sealed class SocketTests : IDisposable
     public void No_socket_and_nobody_behind_it_are_told_apart()
     {
         Should.Throw<KernelRefused>(() => Converse("ask\n", _ => false, _short)).Errno.ShouldBe(Errno.NoEntry);
-        using (var server = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified))
-            server.Bind(new UnixDomainSocketEndPoint(_folder["socket"]));
+        using var server = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        server.Bind(new UnixDomainSocketEndPoint(_folder["socket"]));
         Should.Throw<KernelRefused>(() => Converse("ask\n", _ => false, _short)).Message.ShouldContain("ECONNREFUSED");
         Should.Throw<KernelRefused>(() => _kernel.Converse(new($"/{new string('x', 200)}"), "", _ => true, _short)).Message.ShouldContain("too long");
     }

@@ -17,8 +17,10 @@ public static class Errno
     public const int NotTypewriter = 25;
     public const int NoSpace = 28;
     public const int ReadOnly = 30;
+    public const int BrokenPipe = 32;
     public const int NotEmpty = 39;
     public const int Loop = 40;
+    public const int ConnectionReset = 104;
     public const int NotConnected = 107;
     public const int ConnectionRefused = 111;
 
@@ -39,9 +41,11 @@ public static class Errno
         NotTypewriter => "ENOTTY (Inappropriate ioctl for device)",
         NoSpace => "ENOSPC (No space left on device)",
         ReadOnly => "EROFS (Read-only file system)",
+        BrokenPipe => "EPIPE (Broken pipe)",
         NotEmpty => "ENOTEMPTY (Directory not empty)",
         Loop => "ELOOP (Too many levels of symbolic links)",
         NotConnected => "ENOTCONN (Transport endpoint is not connected)",
+        ConnectionReset => "ECONNRESET (Connection reset by peer)",
         ConnectionRefused => "ECONNREFUSED (Connection refused)",
         _ => $"errno {errno}",
     };

@@ -26,6 +26,9 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
     /// <summary>Cards of which it gets a function; and those in the groups of its functions, which go whole or not at all.</summary>
     public ImmutableArray<PciAddress> Gpus { get; init; } = [];
 
+    /// <summary>A mapping had more than one device to offer: with other VMs at work the choice may be another in a moment.</summary>
+    public bool HasChoice { get; init; }
+
     /// <summary>Functions in those cards' groups that are no part of a card, and that this VM gets by its own configuration.</summary>
     public ImmutableArray<Allotted> Neighbours { get; init; } = [];
 
@@ -42,6 +45,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
         readonly ImmutableArray<string>.Builder _notes = ImmutableArray.CreateBuilder<string>();
         readonly ImmutableArray<PciAddress> _present = Present(kernel);
         bool? _knowsKeep;
+        bool _hasChoice;
 
         public Allotment Allot()
         {
@@ -62,6 +66,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
             return new(functions, _refusals.ToImmutable(), _notes.ToImmutable())
             {
                 Gpus = [.. gpus.Select(g => g.Address)],
+                HasChoice = _hasChoice,
                 Neighbours =
                 [
                     .. functions.Where(a => !gpus.Any(g => g.Address.SharesSlotWith(a.Function))
@@ -85,6 +90,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
             }
             if (Alternatives(device) is not { } alternatives)
                 return;
+            _hasChoice |= alternatives.Length > 1;
             // A single one is taken outright: whether another VM has it is asked later.
             var chosen = alternatives is [var only] ? only : Free(device, alternatives);
             if (chosen.IsDefault)

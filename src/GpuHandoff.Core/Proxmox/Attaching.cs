@@ -180,16 +180,8 @@ public static class Attaching
     /// <summary>The hostpci lines that are missing.</summary>
     static (ImmutableArray<VmLine> Lines, bool Full) Lines(AttachWish wish, Surroundings around, VmLines settings)
     {
-        var lines = ImmutableArray.CreateBuilder<VmLine>();
-        foreach (var value in Wanted(wish, around, settings))
-        {
-            if (settings.Free() is not { } free)
-                return ([], true);
-            var key = $"hostpci{free}";
-            lines.Add(new(key, null, value));
-            settings = settings with { Pending = settings.Pending.SetItem(key, value) };
-        }
-        return (lines.ToImmutable(), false);
+        var (wanted, free) = (Wanted(wish, around, settings).ToList(), settings.Free().ToList());
+        return wanted.Count > free.Count ? ([], true) : ([.. wanted.Select((value, i) => new VmLine($"hostpci{free[i]}", null, value))], false);
     }
 
     static IEnumerable<string> Wanted(AttachWish wish, Surroundings around, VmLines settings)

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
@@ -12,6 +13,11 @@ namespace GpuHandoff.Proxmox;
 /// <summary>Runs the errands of Proxmox's hook. What it cannot do in any phase but pre-start is a warning: nothing hangs on it.</summary>
 public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness witness)
 {
+    /// <summary>Whether the host is on its way down. Asking starts a program: who can asks while something else comes up.</summary>
+    public Func<bool> IsHostStopping { get; init; } = () => HostIsStopping(kernel);
+
+    public static bool HostIsStopping(IKernel kernel) => HostUnits.HostIsStopping(kernel);
+
     readonly ProxmoxNode _node = new(kernel) { Patience = null };
 
     /// <summary>
@@ -32,11 +38,21 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         }
         if (errand.Gpus is [])
             return [];
-        return turn.Lend(errand.Guest, errand.Gpus, policy, stop, errand.IsForBackup) switch
+        switch (turn.Lend(errand.Guest, errand.Gpus, policy, stop, errand.IsForBackup))
         {
-            Ending.Refused { Why: var why } when errand.IsForBackup => [new Ending.Refused(ForBackup(errand, why))],
-            var ending => [ending],
-        };
+            // VMs of one mapping that start at the same time all see the same device free: who comes second looks again.
+            case Ending.Refused { Why: var why } when errand.Choice is { } call && why.Findings.All(f => f.Code == GpuIsLent.Check.Code):
+                return HookErrand.Of(call, kernel, ledger) switch
+                {
+                    HookErrand.HandOver other when !other.Gpus.SequenceEqual(errand.Gpus) => HandOver(other with { Notes = [], Left = [] }, said, stop),
+                    HookErrand.Refused { Why: var none } => [new Ending.Refused(none)],
+                    _ => [new Ending.Refused(why)],
+                };
+            case Ending.Refused { Why: var why } when errand.IsForBackup:
+                return [new Ending.Refused(ForBackup(errand, why))];
+            case var ending:
+                return [ending];
+        }
     }
 
     /// <summary>The plan that would be carried out, or why there is none.</summary>
@@ -105,7 +121,7 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
             return [];
         }
         // Drivers that come up only to go down again gain nothing, and one that hangs then keeps the host from going down.
-        if (HostUnits.HostIsStopping(kernel))
+        if (IsHostStopping())
         {
             witness.Tells($"the host is shutting down: {cards} stays on {Owner.Vfio}, and no driver is loaded any more");
             return [];
@@ -157,35 +173,48 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         var arguments = InArguments(vm);
         bool IsIn(PciAddress function) => reserved.Exists(r => r.Id.Has(function)) || arguments.Contains(function);
         var mine = leases.Where(l => l.Functions.Any(f => IsIn(f.Function))).ToList();
-        foreach (var lease in leases.Except(mine))
-        {
-            if (lease.Functions.Select(f => Claims.Of(f.Function, vm, _node, kernel)).OfType<string>().FirstOrDefault() is { } other)
-            {
-                witness.Tells($"{lease.Gpu} was taken for {guest}, but {other}");
-                continue;
-            }
-            witness.Tells($"{lease.Gpu} was taken for {guest}, and Proxmox has chosen another: it goes back");
-            foreach (var why in turn.TakeBack([lease], said, stop).Select(Trouble).OfType<string>())
-                witness.Warns(why);
-        }
-        // The other way round: two VMs of one mapping that started at the same time may have got each other's.
+        var vain = new Queue<Lease>(leases.Except(mine));
         foreach (var gpu in Surveyor.Cards(kernel).Gpus.Where(g => g.Functions.Any(f => IsIn(f.Address) && !kernel.Exists(Sys.Function(f.Address) / "physfn"))))
         {
             if (mine.Exists(l => l.Gpu == gpu.Address))
                 continue;
-            if (ledger.Leases().FirstOrDefault(l => l.Gpu == gpu.Address) is { } others
-                && turn.Amend(others, l => l with { Guest = guest, Since = kernel.Uptime }, stop)
-                && ledger.Leases().FirstOrDefault(l => l.Gpu == gpu.Address) is { } now)
+            if (Swapped(guest, gpu.Address, vain, stop) is { } now)
             {
-                witness.Tells($"Proxmox has chosen {gpu.Address} for {guest}, which was taken for {others.Guest}");
                 mine.Add(now);
                 continue;
             }
             witness.Warns($"Proxmox has chosen {gpu.Address} for {guest}, which was not handed over by gpu-handoff: it does not come back by itself; "
                 + $"after the VM has stopped: gpu-handoff to_nvidia --gpu {gpu.Address} --claim");
         }
+        foreach (var lease in vain)
+        {
+            if (lease.Functions.Select(f => Claims.Of(f.Function, vm, _node, kernel)).OfType<string>().FirstOrDefault() is { } other)
+            {
+                witness.Warns($"{lease.Gpu} was taken for {guest}, but {other}");
+                continue;
+            }
+            witness.Tells($"{lease.Gpu} was taken for {guest}, and Proxmox has chosen another: it goes back");
+            foreach (var why in turn.TakeBack([lease], said, stop).Select(Trouble).OfType<string>())
+                witness.Warns(why);
+        }
         return [.. mine];
     }
+
+    /// <summary>
+    /// Two VMs of one mapping that started at the same time may have got each other's: then what was taken in vain for this
+    /// one is what Proxmox chooses for that one, or has chosen. Null: nobody was lent it.
+    /// </summary>
+    Lease? Swapped(Guest guest, PciAddress gpu, Queue<Lease> vain, CancellationToken stop)
+    {
+        if (LeaseOf(gpu) is not { } others || !turn.Amend(others, l => l with { Guest = guest, Since = kernel.Uptime, Qemu = null, Pinned = [] }, stop))
+            return null;
+        witness.Tells($"Proxmox has chosen {gpu} for {guest}, which was taken for {others.Guest}");
+        if (vain.TryDequeue(out var left))
+            turn.Amend(left, l => l with { Guest = others.Guest, Since = kernel.Uptime, Qemu = others.Qemu, Pinned = others.Pinned }, stop);
+        return LeaseOf(gpu);
+    }
+
+    Lease? LeaseOf(PciAddress gpu) => ledger.Leases().FirstOrDefault(l => l.Gpu == gpu);
 
     ImmutableArray<PciAddress> InArguments(int vm)
     {

@@ -27,6 +27,9 @@ public abstract record HookErrand
     public sealed record HandOver(
         Guest Guest, ImmutableArray<PciAddress> Gpus, ImmutableArray<Allotted> Neighbours, ImmutableArray<Lease> Left, ImmutableArray<string> Notes) : HookErrand
     {
+        /// <summary>To find out anew, where a mapping has more than one device to offer; null: it has not.</summary>
+        public HookCall? Choice { get; init; }
+
         /// <summary>It starts only to be backed up (lock: backup), paused and without anybody who would use the card.</summary>
         public bool IsForBackup { get; init; }
     }
@@ -79,8 +82,7 @@ public abstract record HookErrand
             // A container has a hookscript of the same kind, and its devices come another way.
             return kernel.Exists(ProxmoxNode.Containers / $"{call.Vm.ToString(CultureInfo.InvariantCulture)}.conf")
                 ? new None()
-                : Refuse($"there is no VM {call.Vm} on this node", [$"{path} is not there"], node.IsThere()
-                    ? "qm list shows this node's VMs" : "this is no host of Proxmox VE, or its cluster file system is not mounted: systemctl status pve-cluster");
+                : NoSuchVm(call.Vm, path, node);
         }
         // It is only ever started for a backup, and then without its devices (VZDump/QemuServer.pm).
         if (config.IsTemplate)
@@ -97,7 +99,11 @@ public abstract record HookErrand
         ImmutableArray<Lease> left = [.. leases.Where(l => !allotment.Gpus.Contains(l.Gpu))];
         return allotment.Gpus is [] && left is []
             ? new None(allotment.Notes is [] ? null : string.Join('\n', allotment.Notes))
-            : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes) { IsForBackup = config.Lock == "backup" };
+            : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes) 
+            {
+                IsForBackup = config.Lock == "backup",
+                Choice = allotment.HasChoice ? call : null,
+            };
     }
 
     /// <summary>The configuration that the start will go by. On the target of a migration it lies with the source still.</summary>
@@ -115,12 +121,8 @@ public abstract record HookErrand
     /// <summary>What is lent to other VMs that have it, or are about to.</summary>
     static ImmutableArray<Lease> OthersAtWork(int vm, IKernel kernel, ILedger ledger)
     {
-        var leases = ledger.Leases();
-        var boot = leases is [] ? "" : Surveyor.BootId(kernel);
-        var others = leases.Where(l => l.BootId == boot && l.Guest != GuestOf(vm)).ToList();
-        return others is []
-            ? []
-            : [.. Surveyor.Survey(kernel, [], target: null, ledger.Wedges(), others).Loans.Where(l => l.Tenancy != Tenancy.Gone).Select(l => l.Lease)];
+        var boot = Surveyor.BootId(kernel);
+        return [.. ledger.Leases().Where(l => l.BootId == boot && l.Guest != GuestOf(vm) && Tenants.Glance(l, kernel).Tenancy != Tenancy.Gone)];
     }
 
     /// <summary>Proxmox would refuse it after us, with the card taken from the host for nothing.</summary>
@@ -136,12 +138,14 @@ public abstract record HookErrand
         return null;
     }
 
-    static HandBack AfterStop(HookCall call, ImmutableArray<Lease> leases, IKernel kernel) => new(
-        leases[0].Guest, leases,
-        RunningVm.Reboots(call.Vm, kernel) ? "it is being rebooted"
-            // A backup in mode stop ends a running VM and starts it anew; one that was off, and was started for the backup, stays off.
-            : leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel) ? "its backup starts it anew"
-            : null);
+    static HandBack AfterStop(HookCall call, ImmutableArray<Lease> leases, IKernel kernel)
+    {
+        if (RunningVm.Reboots(call.Vm, kernel))
+            return new(leases[0].Guest, leases, "it is being rebooted");
+        // A backup in mode stop ends a running VM and starts it anew; one that was off, and was started for the backup, stays off.
+        var startsAnew = leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel);
+        return new(leases[0].Guest, leases, startsAnew ? "its backup starts it anew" : null);
+    }
 
     static bool IsLockedForBackup(int vm, IKernel kernel)
     {
@@ -154,6 +158,14 @@ public abstract record HookErrand
             // The card comes home then: whoever starts the VM anew asks for it anew.
             return false;
         }
+    }
+
+    static Refused NoSuchVm(int vm, SysPath path, ProxmoxNode node)
+    {
+        var hint = node.IsThere()
+            ? "qm list shows this node's VMs"
+            : "this is no host of Proxmox VE, or its cluster file system is not mounted: systemctl status pve-cluster";
+        return Refuse($"there is no VM {vm} on this node", [$"{path} is not there"], hint);
     }
 
     static Refused Unreadable(int vm, SysPath path, string why) => Refuse(

@@ -17,7 +17,7 @@ public sealed record NodeGuests(string? Node, ImmutableArray<VmFile> Vms, Immuta
     const int MostLines = 3;
 
     /// <summary>Those that run: numbers are the cluster's, so a VM and a container never share one.</summary>
-    public ImmutableHashSet<int> Running { get; init; } = [];
+    public ImmutableArray<int> Running { get; init; } = [];
 
     /// <summary>The mappings that VMs of this node name.</summary>
     public ImmutableArray<PciMapping> Mappings { get; init; } = [];

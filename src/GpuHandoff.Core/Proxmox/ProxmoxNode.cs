@@ -35,7 +35,7 @@ public sealed class ProxmoxNode(IKernel kernel)
     public TimeSpan? Patience { get; init; } = TimeSpan.FromSeconds(5);
 
     /// <summary>Whether this is a host of Proxmox VE: pmxcfs is mounted, or a recording has its files.</summary>
-    public bool IsThere() => kernel.Exists(Vms) || kernel.Exists(Cluster / "nodes");
+    public bool IsThere() => Text(Cluster / ".version") is not null || kernel.Exists(Vms) || kernel.Exists(Cluster / "nodes");
 
     /// <summary>This node's name, as mappings and the cluster have it; null: nobody knows.</summary>
     /// <remarks>pve-common, PVE/INotify.pm:nodename: what uname says, up to the first dot.</remarks>

@@ -1,5 +1,3 @@
-using System.Collections.Immutable;
-
 namespace GpuHandoff.Proxmox;
 
 /// <summary>One line of a VM's configuration, with both ends of its change; null: no such line.</summary>
@@ -29,7 +27,7 @@ public sealed record VmLine(string Key, string? From, string? To)
 
 /// <summary>The lines of a VM's configuration as they stand: what holds now, and what a start or a stop will make of it.</summary>
 /// <remarks>qemu-server, PVE/QemuServer.pm:parse_vm_config and vmconfig_apply_pending.</remarks>
-public sealed record VmLines(ImmutableDictionary<string, string> Now, ImmutableDictionary<string, string> Pending, ImmutableHashSet<string> Deleted)
+public sealed record VmLines(IReadOnlyDictionary<string, string> Now, IReadOnlyDictionary<string, string> Pending, IReadOnlyList<string> Deleted)
 {
     /// <summary>What the next start finds; null: nothing.</summary>
     public string? Next(string key) => Pending.GetValueOrDefault(key) ?? (Deleted.Contains(key) ? null : Now.GetValueOrDefault(key));
@@ -44,9 +42,15 @@ public sealed record VmLines(ImmutableDictionary<string, string> Now, ImmutableD
         }
     }
 
-    /// <summary>The first number at which nothing is, and nothing is about to be or to go.</summary>
-    public int? Free() => Enumerable.Range(0, HostPci.Most).Select(n => (int?)n)
-        .FirstOrDefault(n => !Now.ContainsKey($"hostpci{n}") && !Pending.ContainsKey($"hostpci{n}"));
+    /// <summary>The numbers at which nothing is, and nothing is about to be or to go.</summary>
+    public IEnumerable<int> Free()
+    {
+        for (var index = 0; index < HostPci.Most; index++)
+        {
+            if (!Now.ContainsKey($"hostpci{index}") && !Pending.ContainsKey($"hostpci{index}"))
+                yield return index;
+        }
+    }
 
     // hostpci0: 0000:05:00,pcie=1
     // [PENDING]
@@ -56,8 +60,8 @@ public sealed record VmLines(ImmutableDictionary<string, string> Now, ImmutableD
     // hostpci0: 0000:04:00
     public static VmLines Parse(string text)
     {
-        var (now, pending, deleted) = (Builder(), Builder(), ImmutableHashSet.CreateBuilder<string>());
-        var section = now;
+        var (now, pending, deleted) = (new Dictionary<string, string>(StringComparer.Ordinal), new Dictionary<string, string>(StringComparer.Ordinal), new List<string>());
+        var section = (Dictionary<string, string>?)now;
         foreach (var line in text.EnumerateLines())
         {
             if (line.IsWhiteSpace() || line[0] == '#')
@@ -71,13 +75,11 @@ public sealed record VmLines(ImmutableDictionary<string, string> Now, ImmutableD
                 continue;
             var (key, value) = (line[..colon].ToString(), line[(colon + 1)..].Trim().ToString());
             if (section == pending && key == "delete")
-                deleted.UnionWith(value.Split([',', ' ', ';'], StringSplitOptions.RemoveEmptyEntries).Select(k => k.TrimStart('!')));
+                deleted.AddRange(value.Split([',', ' ', ';'], StringSplitOptions.RemoveEmptyEntries).Select(k => k.TrimStart('!')));
             else
                 section[key] = value;
         }
-        return new(now.ToImmutable(), pending.ToImmutable(), deleted.ToImmutable());
-
-        static ImmutableDictionary<string, string>.Builder Builder() => ImmutableDictionary.CreateBuilder<string, string>(StringComparer.Ordinal);
+        return new(now, pending, deleted);
     }
 
     static HostPci? Device(int index, string text)

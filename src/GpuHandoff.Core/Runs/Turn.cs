@@ -78,7 +78,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             witness.Waits("the host is going down: what is lent stays where it is");
             return [];
         }
-        return [.. leases.Select(lease => Guarded(Homewards(lease, waits), policy, stop)).OfType<Ending>()];
+        return [.. leases.Select(lease => Guarded(Homewards(lease, waits), policy.OfVm(lease.Guest.Id), stop)).OfType<Ending>()];
     }
 
     /// <summary>

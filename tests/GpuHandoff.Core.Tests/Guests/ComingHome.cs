@@ -331,7 +331,7 @@ public class ComingHome
 
         var why = host.Round().ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>().Why;
         why.What.ShouldBe($"{First}: no such GPU on the PCI bus");
-        why.Findings.ShouldHaveSingleItem().Evidence.ShouldBe(["it is lent to VM 101"]);
+        why.Findings.ShouldHaveSingleItem().Evidence.ShouldBe(["it is lent to VM 101 (vm101)"]);
         host.Round().ShouldBeEmpty();
         host.Desk.Turn().TakeBack(host.Leases, Policy.Default, CancellationToken.None).ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>();
         host.Desk.Turn().Reconcile(Policy.Default, waits: true, CancellationToken.None).ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>();
@@ -353,7 +353,7 @@ public class ComingHome
 
         host.Round().ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(host.Told);
 
-        host.Desk.Memo.Lines.ShouldContain(l => l.StartsWith("warns 0000:01:00.1, which was lent to VM 101, is no longer on the PCI bus", StringComparison.Ordinal));
+        host.Desk.Memo.Lines.ShouldContain(l => l.StartsWith("warns 0000:01:00.1, which was lent to VM 101 (vm101), is no longer on the PCI bus", StringComparison.Ordinal));
         host.Desk.DriverOf(First).ShouldBe("nvidia");
         host.Leases.ShouldBeEmpty();
     }

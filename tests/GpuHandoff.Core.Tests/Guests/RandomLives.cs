@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using GpuHandoff.Goals;
 using GpuHandoff.Machines;
 using GpuHandoff.Simulation;
 using Xunit.Abstractions;
@@ -44,7 +45,8 @@ public class RandomLives(ITestOutputHelper output)
     static string Live(int seed)
     {
         var random = new Random(seed);
-        var host = new VmHost(Hosts.TwoIdenticalGpus(new(random.Next(2) == 0 ? "580.126.20" : "595.45.04", Modeset: random.Next(2) == 0)), legacy: random.Next(2) == 0)
+        var host = new VmHost(Hosts.TwoIdenticalGpus(new(random.Next(2) == 0 ? "580.126.20" : "595.45.04", Modeset: random.Next(2) == 0)), legacy: random.Next(2) == 0,
+                Policy.Default with { AtReboot = (AtReboot)random.Next(2) })
             .With("101", "0000:01:00").With("102", "0000:01:00.0;0000:01:00.1,pcie=1").With("103", "0000:02:00").With("104");
         var (qm, story) = (host.Qm, new StringBuilder($"life {seed}{(host.Qm.IsLegacy ? ", old clean-up" : "")}\n"));
         try

@@ -11,7 +11,7 @@ using GpuHandoff.Survey;
 
 namespace GpuHandoff.Core.Tests.Guests;
 
-/// <summary>A simulated Proxmox host on which VMs come and go, with a hook that lends and takes back, and a timer.</summary>
+/// <summary>A simulated Proxmox host on which VMs come and go, with the hook and the timer.</summary>
 sealed class VmHost
 {
     public const string First = "0000:01:00.0";
@@ -25,6 +25,7 @@ sealed class VmHost
         _policy = policy ?? Policy.Default;
         Desk = new(kernel);
         Home = Desk.Picture();
+        kernel.Proxmox.Install();
         Qm = new(kernel, Call) { IsLegacy = legacy };
     }
 

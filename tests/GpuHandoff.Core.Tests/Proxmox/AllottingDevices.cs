@@ -98,8 +98,47 @@ public class AllottingDevices
         var desk = Twins("hostpci0: mapping=pool").With("102", "hostpci0: mapping=pool");
         using var locked = desk.Kernel.Proxmox.Lock("101");
         desk.Call(101, "pre-start").ShouldBe(0, desk.Words);
-        desk.ShouldStart("102");
+        desk.Errand(102, "pre-start").ShouldBeOfType<HookErrand.HandOver>().Gpus.ShouldHaveSingleItem().ToString().ShouldBe(Second);
+        desk.Errand(101, "pre-start").ShouldBeOfType<HookErrand.HandOver>().Gpus.ShouldHaveSingleItem().ToString().ShouldBe(First);
+    }
+
+    // pve-guests starts up to eight at once: both look before either has taken anything.
+    [Fact]
+    public void Of_two_VMs_that_saw_the_same_device_free_the_second_takes_the_next()
+    {
+        var desk = Twins("hostpci0: mapping=pool").With("102", "hostpci0: mapping=pool").With("103", "hostpci0: mapping=pool");
+        using var a = desk.Kernel.Proxmox.Lock("101");
+        using var b = desk.Kernel.Proxmox.Lock("102");
+        HookErrand[] errands = [desk.Errand(101, "pre-start"), desk.Errand(102, "pre-start"), desk.Errand(103, "pre-start")];
+        desk.Carry(errands[0]).ShouldBe(0, desk.Words);
+        desk.Carry(errands[1]).ShouldBe(0, desk.Words);
         desk.Ledger.Leases().Select(l => $"{l.Gpu} {l.Guest.Id}").ShouldBe([$"{First} 101", $"{Second} 102"]);
+        desk.Carry(errands[2]).ShouldBe(1);
+        desk.Words.ShouldContain("none of the mapping pool is free");
+    }
+
+    [Fact]
+    public void A_device_that_Proxmox_gave_to_a_VM_that_came_later_is_swapped_before_the_first_one_has_chosen()
+    {
+        var desk = Twins("hostpci0: mapping=pool").With("102", "hostpci0: mapping=pool");
+        var before = desk.Desk.Picture();
+        using (desk.Kernel.Proxmox.Lock("101"))
+        {
+            desk.Call(101, "pre-start").ShouldBe(0, desk.Words);
+            // It has not reserved anything by now, so Proxmox gives the first one to 102.
+            desk.ShouldStart("102");
+            desk.Ledger.Leases().Select(l => $"{l.Gpu} {l.Guest.Id}").ShouldBe([$"{First} 102", $"{Second} 101"]);
+            desk.DriverOf(Second).ShouldBe("vfio-pci");
+        }
+        desk.Kernel.Proxmox.Start("101", ProxmoxDesk.At(Second), ProxmoxDesk.At("0000:02:00.1"));
+        desk.Kernel.Proxmox.Reserve(Second, "101", $"pid:{desk.Kernel.Proxmox.Qemu("101")!.Pid}");
+        desk.Call(101, "post-start").ShouldBe(0);
+        desk.Kernel.DynamicIdsOf("vfio-pci").ShouldBe(0);
+        desk.Qm.Stop("102");
+        desk.Kernel.Proxmox.Kill("101");
+        desk.Kernel.Proxmox.Release("101");
+        desk.Call(101, "post-stop").ShouldBe(0, desk.Words);
+        desk.ShouldBeHome(before);
     }
 
     [Theory]

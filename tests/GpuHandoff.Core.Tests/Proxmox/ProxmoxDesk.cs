@@ -46,37 +46,44 @@ sealed class ProxmoxDesk
         HookErrand.Of(new(vm, HookCall.PhaseOf(phase)!.Value, from), Kernel, Ledger);
 
     /// <summary>One call of the hook, as the program makes it.</summary>
-    public int Call(int vm, string phase)
+    public int Call(int vm, string phase) => Carry(Errand(vm, phase));
+
+    /// <summary>What a look has found to do, perhaps a while ago.</summary>
+    public int Carry(HookErrand errand)
     {
-        var errand = Errand(vm, phase);
-        var hook = new Hook(Kernel, Ledger, Desk.Turn(), Desk.Memo);
+        var (exit, why) = Carry(errand, new(Kernel, Ledger, Desk.Turn(), Desk.Memo), Policy, Stop);
+        Refusal = why ?? Refusal;
+        return exit;
+    }
+
+    /// <summary>The exit code as the program gives it, and why something was refused.</summary>
+    public static (int Exit, Answer.Refused? Why) Carry(HookErrand errand, Hook hook, PolicySet policy, CancellationToken stop)
+    {
         switch (errand)
         {
             case HookErrand.Refused { Why: var why }:
-                Refusal = why;
-                return ExitCode.Refused;
+                return (ExitCode.Refused, why);
             case HookErrand.HandOver start:
-                return hook.HandOver(start, Policy, Stop).Select(Exit).DefaultIfEmpty().Max();
+                return Worst(hook.HandOver(start, policy, stop));
             case HookErrand.HandBack end:
-                return hook.HandBack(end, Policy, Stop).Select(Exit).DefaultIfEmpty().Max();
+                return Worst(hook.HandBack(end, policy, stop));
             case HookErrand.Note running:
-                hook.Note(running, Policy, Stop);
-                return ExitCode.Done;
+                hook.Note(running, policy, stop);
+                return (ExitCode.Done, null);
             default:
-                return ExitCode.Done;
+                return (ExitCode.Done, null);
         }
     }
 
-    int Exit(Ending ending)
+    static (int Exit, Answer.Refused? Why) Worst(IReadOnlyCollection<Ending> endings) =>
+        (endings.Select(Exit).DefaultIfEmpty().Max(), endings.OfType<Ending.Refused>().LastOrDefault()?.Why);
+
+    static int Exit(Ending ending) => ending switch
     {
-        Refusal = (ending as Ending.Refused)?.Why ?? Refusal;
-        return ending switch
-        {
-            Ending.Ran { Outcome: var outcome } => ExitCode.Of(outcome),
-            Ending.Refused => ExitCode.Refused,
-            _ => ExitCode.Stuck,
-        };
-    }
+        Ending.Ran { Outcome: var outcome } => ExitCode.Of(outcome),
+        Ending.Refused => ExitCode.Refused,
+        _ => ExitCode.Stuck,
+    };
 
     public void ShouldStart(string vm) => Qm.Start(vm).ShouldBeNull($"{Refusal}\n{Told}");
 

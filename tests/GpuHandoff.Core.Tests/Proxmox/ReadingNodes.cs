@@ -42,7 +42,7 @@ public class ReadingNodes
         settings.Next("hookscript").ShouldBeNull();
         settings.Next("hostpci5").ShouldBeNull();
         settings.Next("hostpci7").ShouldBeNull();
-        settings.Free().ShouldBe(3, "a number whose line is about to go is not free yet");
+        settings.Free().First().ShouldBe(3, "a number whose line is about to go is not free yet");
         settings.Devices().Select(d => d.Index).ShouldBe([0, 2]);
     }
 

@@ -1,13 +1,14 @@
 using System.Collections.Immutable;
 using System.Text.RegularExpressions;
 using GpuHandoff.Core.Tests.Everywhere;
+using GpuHandoff.Core.Tests.Proxmox;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Proxmox;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
-using GpuHandoff.Survey;
 
 namespace GpuHandoff.Core.Tests.Guests;
 
@@ -65,35 +66,16 @@ sealed class VmHost
     int Call(string vm, string phase)
     {
         if (_life is not { } life)
-            return Hook(Desk.Turn(), vm, phase);
+            return Hook(Kernel, Desk.Turn(), vm, phase);
         _life = null;
         var exit = 137;
-        HookWasKilled = Mortal.Dies(Desk, life, mortal => exit = Hook(Desk.Turn(666, mortal), vm, phase));
+        HookWasKilled = Mortal.Dies(Desk, life, mortal => exit = Hook(mortal, Desk.Turn(666, mortal), vm, phase));
         return HookWasKilled ? 137 : exit;
     }
 
-    int Hook(Turn turn, string vm, string phase)
-    {
-        switch (phase)
-        {
-            case "pre-start":
-                var devices = VmConfig.Parse(Proxmox.Config(vm)!).Devices.SelectMany(d => d.Host).ToList();
-                ImmutableArray<PciAddress> gpus =
-                    [.. Surveyor.Cards(Kernel).Gpus.Where(g => devices.Exists(id => g.Functions.Any(f => id.Has(f.Address)))).Select(g => g.Address)];
-                return gpus is [] ? 0 : Exit(turn.Lend(Guest(vm), gpus, _policy, CancellationToken.None));
-            case "post-stop":
-                return turn.TakeBack([.. Leases.Where(l => l.Guest == Guest(vm))], _policy, CancellationToken.None).Select(Exit).DefaultIfEmpty(0).Max();
-            default:
-                return 0;
-        }
-    }
-
-    static int Exit(Ending ending) => ending switch
-    {
-        Ending.Ran { Outcome: var outcome } => ExitCode.Of(outcome),
-        Ending.Unanswered => ExitCode.Stuck,
-        _ => ExitCode.Refused,
-    };
+    int Hook(IKernel kernel, Turn turn, string vm, string phase) => ProxmoxDesk.Carry(
+        HookErrand.Of(new(int.Parse(vm), HookCall.PhaseOf(phase)!.Value), kernel, Desk.Ledger),
+        new(kernel, Desk.Ledger, turn, Desk.Memo), _policy, CancellationToken.None).Exit;
 
     /// <summary>The timer comes once; nobody waits for anything.</summary>
     public ImmutableArray<Ending> Round() => Desk.Turn(9001).MakeRounds(_policy, waits: false, CancellationToken.None);

@@ -33,25 +33,6 @@ public sealed class WhatLibvirtStarts(HostAtWork work)
     string Address => Gpu.Functions[0].Address.ToString();
 
     [LabFact]
-    public void A_domain_has_the_card_from_its_start_to_its_end_whether_libvirt_manages_it_or_not() => Case(() =>
-    {
-        foreach (var managed in new[] { "no", "yes" })
-        {
-            Define("vm1", managed);
-            Vm.Run("virsh start vm1").Ok();
-            Vm.Run("virsh domstate vm1").Ok().Text.ShouldBe("running");
-            IsLentTo("vm1");
-            // libvirt found it on vfio-pci, so it writes nothing, and has nothing to take back.
-            (Host.Override(Gpu, 0), Host.Override(Gpu, 1)).ShouldBe(("vfio-pci", "vfio-pci"));
-            Host.Modules().ShouldBe("");
-            Host.Refused("to_nvidia --wait 1").ShouldContain("vm1");
-
-            Vm.Run("virsh destroy vm1").Ok();
-            IsHome();
-        }
-    });
-
-    [LabFact]
     public void A_domain_that_fails_to_start_leaves_the_card_at_home_wherever_it_fails() => Case(() =>
     {
         // QEMU itself ends at once.
@@ -78,13 +59,17 @@ public sealed class WhatLibvirtStarts(HostAtWork work)
     });
 
     [LabFact]
-    public void Of_two_domains_with_one_card_the_second_does_not_start_and_the_first_is_not_disturbed() => Case(() =>
+    public void A_domain_has_the_card_until_it_ends_managed_or_not_and_a_second_one_does_not_start_nor_disturb_it() => Case(() =>
     {
-        Define("vm1");
+        Define("vm1", managed: "no");
         Define("vm2", managed: "yes");
         foreach (var (first, second) in new[] { ("vm1", "vm2"), ("vm2", "vm1") })
         {
             Vm.Run($"virsh start {first}").Ok();
+            // libvirt found it on vfio-pci, so it writes nothing, and has nothing to take back.
+            (Host.Override(Gpu, 0), Host.Override(Gpu, 1)).ShouldBe(("vfio-pci", "vfio-pci"));
+            Host.Modules().ShouldBe("");
+            Vm.Run($"grep -o '\"pid\": *'$(cat /run/libvirt/qemu/{first}.pid) /var/lib/gpu-handoff/lease-{Address}.json").Ok();
             var before = Host.Picture();
 
             var refused = Fails(second);

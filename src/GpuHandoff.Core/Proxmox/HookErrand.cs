@@ -99,7 +99,7 @@ public abstract record HookErrand
         ImmutableArray<Lease> left = [.. leases.Where(l => !allotment.Gpus.Contains(l.Gpu))];
         return allotment.Gpus is [] && left is []
             ? new None(allotment.Notes is [] ? null : string.Join('\n', allotment.Notes))
-            : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes) 
+            : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes)
             {
                 IsForBackup = config.Lock == "backup",
                 Choice = allotment.HasChoice ? call : null,

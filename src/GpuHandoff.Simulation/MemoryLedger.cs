@@ -35,7 +35,10 @@ public sealed class MemoryLedger : ILedger
         homes.Remove(gpu);
     }
 
-    public ImmutableArray<Lease> Leases() => [.. leases.Values];
+    /// <summary>What reading the leases ends with, as a damaged one makes it; null: they can be read.</summary>
+    public LedgerRefused? Damage { get; set; }
+
+    public ImmutableArray<Lease> Leases() => Damage is { } damage ? throw damage : [.. leases.Values];
 
     public void Lend(Lease lease)
     {

@@ -132,8 +132,8 @@ public sealed partial class SimulatedKernel : IKernel
     /// <summary>When it was booted, by the clock on the wall (/proc/stat: btime).</summary>
     public DateTimeOffset BootedAt { get; set; } = DateTimeOffset.FromUnixTimeSeconds(1_765_000_000);
 
-    /// <summary>What systemctl is-system-running says: <c>running</c>, <c>degraded</c>, <c>stopping</c>.</summary>
-    public string SystemState { get; set; } = "running";
+    /// <summary>What systemctl is-system-running says: <c>running</c>, <c>degraded</c>, <c>stopping</c>. Null: systemd does not answer.</summary>
+    public string? SystemState { get; set; } = "running";
 
     /// <summary>What is installed, by its path.</summary>
     internal Dictionary<string, InstalledProgram> Programs { get; } = [];

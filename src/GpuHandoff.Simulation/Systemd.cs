@@ -90,7 +90,9 @@ sealed class Systemd(SimulatedKernel kernel)
         ["show", { } properties, "--", ..] when properties.StartsWith("--property=Id,", StringComparison.Ordinal) =>
             new(0, Show(arguments.Skip(3), properties["--property=".Length..].Split(','))),
         // systemctl(1): 0 for "running" alone.
-        ["is-system-running"] => new(kernel.SystemState == "running" ? 0 : 1, kernel.SystemState),
+        ["is-system-running"] => kernel.SystemState is { } state
+            ? new(state == "running" ? 0 : 1, state)
+            : throw new KernelSilent("systemctl is-system-running", TimeSpan.FromSeconds(20), kernel.Uptime),
         ["stop", "--", var unit] => Stop(unit),
         ["start", "--", var unit] => Start(unit),
         ["start", "--job-mode=ignore-dependencies", "--", var unit] => Start(unit, alone: true),

@@ -39,6 +39,11 @@ static class Program
             Say.Refused("ledger", refused.Message, [], refused.Hint, arguments.Contains("--json"));
             return ExitCode.Refused;
         }
+        catch (KernelSilent silent)
+        {
+            Say.Trouble("the kernel does not answer a look", [silent.Message], "something hangs: look at dmesg", "gpu-handoff status shows how it stands");
+            return ExitCode.Stuck;
+        }
         catch (KernelRefused refused)
         {
             Say.Refused("kernel", refused.Message, [], "look at the kernel log: dmesg | tail", arguments.Contains("--json"));

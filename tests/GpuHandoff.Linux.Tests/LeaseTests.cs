@@ -15,6 +15,7 @@ public sealed class LeaseTests : IDisposable
         "boot-1", _gpu, new(VmManager.Libvirt, "Wïn 11, \"new\""),
         [new(_gpu, new("nvidia")) { Power = new("auto", true) }, new(_gpu with { Function = 1 }, new(null, "none"))], TimeSpan.FromSeconds(12.345678))
     {
+        Ready = TimeSpan.FromSeconds(95.5),
         Qemu = new(4711, 123456789),
         Pinned = ["CPU 0 on 4"],
         Failures = 2,

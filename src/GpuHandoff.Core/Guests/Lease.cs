@@ -21,6 +21,13 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
     /// <summary>The record's format, so that a later program can tell what it reads.</summary>
     public int Version { get; init; } = Newest;
 
+    /// <summary>
+    /// When the hand-over was done (CLOCK_BOOTTIME); null: it is at work, or died, or an older program made it. Only from here
+    /// on is it the manager's turn.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public TimeSpan? Ready { get; init; }
+
     /// <summary>Known from the moment on when the VM runs.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public QemuProcess? Qemu { get; init; }

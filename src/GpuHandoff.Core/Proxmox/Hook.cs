@@ -13,11 +13,6 @@ namespace GpuHandoff.Proxmox;
 /// <summary>Runs the errands of Proxmox's hook. What it cannot do in any phase but pre-start is a warning: nothing hangs on it.</summary>
 public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness witness)
 {
-    /// <summary>Whether the host is on its way down. Asking starts a program: who can asks while something else comes up.</summary>
-    public Func<bool> IsHostStopping { get; init; } = () => HostIsStopping(kernel);
-
-    public static bool HostIsStopping(IKernel kernel) => HostUnits.HostIsStopping(kernel);
-
     readonly ProxmoxNode _node = new(kernel) { Patience = null };
 
     /// <summary>
@@ -118,12 +113,6 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         if (errand.ComesBack is { } why && policy.Everywhere().AtReboot == AtReboot.Keep)
         {
             witness.Tells($"{errand.Guest} comes back at once ({why}): {cards} stays on {Owner.Vfio} for it");
-            return [];
-        }
-        // Drivers that come up only to go down again gain nothing, and one that hangs then keeps the host from going down.
-        if (IsHostStopping())
-        {
-            witness.Tells($"the host is shutting down: {cards} stays on {Owner.Vfio}, and no driver is loaded any more");
             return [];
         }
         return turn.TakeBack(errand.Leases, policy, stop);

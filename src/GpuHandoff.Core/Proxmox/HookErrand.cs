@@ -87,8 +87,18 @@ public abstract record HookErrand
         // It is only ever started for a backup, and then without its devices (VZDump/QemuServer.pm).
         if (config.IsTemplate)
             return new None();
-        var leases = Mine(call.Vm, kernel, ledger);
-        var allotment = config.Devices is [] && config.Arguments is null && config.Dropped is []
+        var wantsNone = config.Devices is [] && config.Arguments is null && config.Dropped is [];
+        ImmutableArray<Lease> leases;
+        try
+        {
+            leases = Mine(call.Vm, kernel, ledger);
+        }
+        catch (LedgerRefused refused) when (wantsNone)
+        {
+            // Another VM's GPU is no reason to keep this one off; what may still be lent to it waits for whoever mends the record.
+            return new None($"warning: {refused.Message}\nhint: {refused.Hint}");
+        }
+        var allotment = wantsNone
             ? new([], [], [])
             : Allotment.Of(call.Vm, config, path, node, OthersAtWork(call.Vm, kernel, ledger), kernel);
         var guest = GuestOf(call.Vm, config.Name);

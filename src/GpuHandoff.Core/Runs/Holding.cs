@@ -26,6 +26,16 @@ sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan li
         }
     }
 
+    /// <summary>Lets go of the cards for a while and takes them anew.</summary>
+    public void LetOthers(TimeSpan time)
+    {
+        var gpus = _cards.Keys.ToList();
+        Dispose();
+        _cards.Clear();
+        kernel.Pause(time);
+        Take(gpus);
+    }
+
     public bool Has(PciAddress gpu) => _cards.ContainsKey(gpu);
 
     public void WantsModulesAlone() => _alone = true;

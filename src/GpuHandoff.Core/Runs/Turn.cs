@@ -19,6 +19,11 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     static readonly TimeSpan _toAmend = TimeSpan.FromSeconds(5);
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(500);
 
+    /// <summary>Whether the host is on its way down. Asking starts a program: who can asks while something else comes up.</summary>
+    public Func<bool> IsHostStopping { get; init; } = () => HostIsStopping(kernel);
+
+    public static bool HostIsStopping(IKernel kernel) => HostUnits.HostIsStopping(kernel);
+
     public Ending HandOver(Target target, string? selector, PolicySet policy, CancellationToken stop)
     {
         try
@@ -55,13 +60,22 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
 
     /// <summary>
     /// Takes back what was lent, as far as these very leases still hold: a VM that was started anew meanwhile keeps its cards.
-    /// Waits for a VM that has not let go yet.
+    /// Waits for a VM that has not let go yet. On a host that is going down all stays where it is.
     /// </summary>
-    public ImmutableArray<Ending> TakeBack(ImmutableArray<Lease> leases, PolicySet policy, CancellationToken stop) =>
-    [
-        .. leases.Select(lease => Guarded(
-            new(Target.Host, [lease.Gpu]) { For = lease.Guest, Still = _ => lease.IsSameAs(LeaseOf(lease.Gpu)) }, policy, stop)).OfType<Ending>(),
-    ];
+    public ImmutableArray<Ending> TakeBack(ImmutableArray<Lease> leases, PolicySet policy, CancellationToken stop)
+    {
+        // Drivers that come up only to go down again gain nothing, and one that hangs then keeps the host from going down.
+        if (leases is not [] && IsHostStopping())
+        {
+            witness.Tells($"the host is shutting down: {string.Join(", ", leases.Select(l => l.Gpu.Slot))} stays on {Owner.Vfio}, and no driver is loaded any more");
+            return [];
+        }
+        return
+        [
+            .. leases.Select(lease => Guarded(
+                new(Target.Host, [lease.Gpu]) { For = lease.Guest, Still = _ => lease.IsSameAs(LeaseOf(lease.Gpu)) }, policy, stop)).OfType<Ending>(),
+        ];
+    }
 
     /// <summary>
     /// Takes back what is lent to VMs that no longer have it and are not about to: the way home from every start that failed and
@@ -73,7 +87,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         DropOtherBoots(stop);
         var leases = ledger.Leases().Where(l => (guest is null || l.Guest.Id == guest) && WantsALook(l, waits, kernel)).ToList();
-        if (leases.Count > 0 && HostUnits.HostIsStopping(kernel))
+        if (leases.Count > 0 && IsHostStopping())
         {
             witness.Waits("the host is going down: what is lent stays where it is");
             return [];
@@ -335,6 +349,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         var told = false;
         while (true)
         {
+            // Whoever had the locks while we waited for a VM may have died with the card in hand.
+            if (told && turn.Refusal is null)
+                EndWhatDidNotEnd(gpus, turn, policy);
             using var modules = turn.TakeModules();
             if (modules is null)
                 return errand.Waits ? new Ending.Refused(turn.Refusal!) : null;
@@ -369,7 +386,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                     break;
             }
             modules.Dispose();
-            kernel.Pause(_betweenLooks);
+            // The end of that VM may be another run's work, which needs the card's lock for it.
+            turn.LetOthers(_betweenLooks);
         }
     }
 
@@ -404,6 +422,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             case Outcome.Done when goal is { Target: Target.Vfio, For: null }:
                 foreach (var (gpu, _) in before.Where(b => b.Lease is not null && machine.Loans.Any(l => l.Lease.IsSameAs(b.Lease) && l.Tenancy == Tenancy.Gone)))
                     WriteDown(() => ledger.EndLease(gpu));
+                break;
+            case Outcome.Done when goal is { Target: Target.Vfio, For: { } tenant }:
+                foreach (var lease in goal.Gpus.Select(g => LeaseOf(g.Address)).OfType<Lease>().Where(l => l.Guest == tenant))
+                    WriteDown(() => ledger.Lend(lease with { Ready = kernel.Uptime }));
                 break;
             // As before means here, too.
             case Outcome.RolledBack when goal is { Target: Target.Vfio, For: not null }:

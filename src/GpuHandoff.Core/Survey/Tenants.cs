@@ -27,9 +27,11 @@ public static class Tenants
 
     /// <summary>
     /// libvirt has no lock that others could see: prepare/begin comes first, then security labels, networks and the like,
-    /// then QEMU with its pidfile. A start that fails is followed by release/end, so this is only for a libvirtd that died.
+    /// then QEMU with its pidfile. A start that fails is followed by release/end, so this is only for a libvirtd that died, and
+    /// may be long: disks on a slow file server lie between. It counts from the end of the hand-over, which may take minutes;
+    /// before that the run's lock on the card keeps everybody else away from it.
     /// </summary>
-    public static TimeSpan LibvirtTakes { get; } = TimeSpan.FromSeconds(20);
+    public static TimeSpan LibvirtTakes { get; } = TimeSpan.FromSeconds(60);
 
     /// <summary>All that there is to know: users of the card's IOMMU group, and what <see cref="Glance"/> sees.</summary>
     public static Loan Of(Lease lease, Machine machine, IKernel kernel)
@@ -123,7 +125,7 @@ public static class Tenants
         var guest = lease.Guest;
         if (guest.Manager == VmManager.Libvirt)
         {
-            var age = kernel.Uptime - lease.Since;
+            var age = kernel.Uptime - (lease.Ready ?? lease.Since);
             return lease.Qemu is null && age < LibvirtTakes ? $"it was lent {Seconds(age)} ago and may be starting" : null;
         }
         // Held alone while the VM starts, stops or is cleaned up after, hooks included, and dropped by the kernel with its holder.

@@ -133,7 +133,7 @@ static class HookCommand
     static int Act(HookErrand errand, ILedger ledger)
     {
         // systemctl takes longer than all that follows; it answers meanwhile.
-        var stopping = errand is HookErrand.HandBack ? Task.Run(() => Hook.HostIsStopping(new LinuxKernel(hand: null))) : Task.FromResult(false);
+        var stopping = errand is HookErrand.HandBack ? Task.Run(() => Turn.HostIsStopping(new LinuxKernel(hand: null))) : null;
         using var log = RunLog.Open();
         var witness = Witness.ForTask(log);
         var comesHome = errand is not HookErrand.HandOver;
@@ -143,8 +143,11 @@ static class HookCommand
         using var signals = new StopSignals(witness);
         using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
         var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, ledger, new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
-        var hook = new Hook(kernel, ledger, turn, witness) { IsHostStopping = () => stopping.Result };
+        var turn = new Turn(kernel, ledger, new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness)
+        {
+            IsHostStopping = () => stopping?.GetAwaiter().GetResult() ?? Turn.HostIsStopping(kernel),
+        };
+        var hook = new Hook(kernel, ledger, turn, witness);
         switch (errand)
         {
             case HookErrand.HandOver start:

@@ -105,6 +105,69 @@ public class LendingToDomains
     }
 
     [Fact]
+    public void A_host_that_goes_down_loads_no_driver_for_a_domain_any_more()
+    {
+        Prepare("win11");
+        _desk.Kernel.StopVm(StartQemu("win11"));
+        _desk.Kernel.SystemState = "stopping";
+        var lent = _desk.Picture();
+
+        Release("win11").ShouldBeEmpty();
+
+        _desk.Picture().ShouldBe(lent);
+        _desk.DriverOf(Gpu).ShouldBe("vfio-pci");
+        _desk.Memo.ToString().ShouldContain("the host is shutting down: 0000:01:00 stays on vfio-pci");
+    }
+
+    [Fact]
+    public void A_systemd_that_does_not_answer_keeps_no_card_away()
+    {
+        var before = _desk.Picture();
+        Prepare("win11");
+        _desk.Kernel.StopVm(StartQemu("win11"));
+        _desk.Kernel.SystemState = null;
+
+        Release("win11").ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(_desk.Memo.ToString());
+
+        _desk.Picture().ShouldBe(before);
+    }
+
+    [Fact]
+    public void A_hand_over_that_took_long_uses_up_nothing_of_the_domains_time_to_come_up()
+    {
+        // Units that end slowly, a drain: the lease is on disk by then.
+        _desk.Ledger.Before = what =>
+        {
+            if (what.StartsWith("open", StringComparison.Ordinal))
+                _desk.Kernel.Pause(Tenants.LibvirtTakes + TimeSpan.FromSeconds(30));
+        };
+        Prepare("win11").ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(_desk.Memo.ToString());
+        _desk.Ledger.Before = null;
+
+        _desk.Turn().MakeRounds(Policy.Default, waits: false, CancellationToken.None).ShouldBeEmpty();
+        _desk.DriverOf(Gpu).ShouldBe("vfio-pci");
+
+        // One that never came up is not waited for much longer.
+        _desk.Kernel.Pause(Tenants.LibvirtTakes);
+        _desk.Turn().MakeRounds(Policy.Default, waits: false, CancellationToken.None).ShouldHaveSingleItem();
+        _desk.DriverOf(Gpu).ShouldBe("nvidia");
+    }
+
+    [Fact]
+    public void Who_waits_for_a_domain_that_is_just_ending_does_not_keep_its_release_from_the_card()
+    {
+        Prepare("first");
+        _desk.Kernel.StopVm(StartQemu("first"));
+        ImmutableArray<Ending> released = [];
+        _desk.Kernel.Later(TimeSpan.FromSeconds(2), () => released = Release("first"));
+
+        Prepare("second").ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(_desk.Memo.ToString());
+
+        released.ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>();
+        _desk.Ledger.Leases().ShouldHaveSingleItem().Guest.Id.ShouldBe("second");
+    }
+
+    [Fact]
     public void A_late_release_takes_nothing_from_another_domain_that_has_the_card_by_now()
     {
         Prepare("first");

@@ -235,6 +235,32 @@ public class StartingAndStopping
         desk.Told.ShouldContain("the host is shutting down: 0000:01:00 stays on vfio-pci");
     }
 
+    [Fact]
+    public void A_systemd_that_does_not_answer_keeps_no_card_away_and_kills_no_hook_and_no_timer()
+    {
+        var desk = new ProxmoxDesk(Hosts.SingleGpu()).With("101", "hostpci0: 0000:01:00");
+        var before = desk.Desk.Picture();
+        desk.ShouldStart("101");
+        desk.Kernel.SystemState = null;
+        desk.Qm.Stop("101");
+        desk.ShouldBeHome(before);
+
+        desk.ShouldStart("101");
+        desk.Kernel.Proxmox.Kill("101");
+        desk.Desk.Turn().MakeRounds(Policy.Default, waits: false, CancellationToken.None).ShouldHaveSingleItem();
+        desk.DriverOf(Gpu).ShouldBe("nvidia");
+    }
+
+    [Fact]
+    public void A_damaged_lease_of_another_VMs_GPU_keeps_no_VM_off_that_has_none()
+    {
+        var desk = new ProxmoxDesk(Hosts.SingleGpu()).With("101", "hostpci0: 0000:01:00").With("102", "name: plain");
+        desk.Desk.Ledger.Damage = new LedgerRefused("lease-0000:02:00.0.json, line 1: it is empty", "look at it");
+        desk.Errand(102, "pre-start").ShouldBeOfType<HookErrand.None>().Why!.ShouldContain("lease-0000:02:00.0.json");
+        // Whose GPU it is cannot be told then.
+        Should.Throw<LedgerRefused>(() => desk.Errand(101, "pre-start"));
+    }
+
     [Theory]
     [InlineData("hostpci0: 0000:02:00,pcie=1")]
     [InlineData("delete: hostpci0")]

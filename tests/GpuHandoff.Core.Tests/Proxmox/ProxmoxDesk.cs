@@ -23,6 +23,11 @@ sealed class ProxmoxDesk
         .With(new PciHardware(new(0, 5, 0, 0), 0x1b21, 0x2142, 0x0c0330) { IommuGroup = 11 })
         .WithNvidiaDriver(new()).Loading("snd_hda_intel", "xhci_pci", "nvidia", "nvidia_uvm").Boot();
 
+    /// <summary>Two cards in one group: a VM that is given one has the other's, too.</summary>
+    public static SimulatedKernel TwinsInOneGroup() => new HostBuilder().With(Hosts.Card(1))
+        .With(Hosts.Card(2).Select(f => f.Class == 0x060400 ? f : f with { IommuGroup = 11 }))
+        .WithNvidiaDriver(new()).Loading("snd_hda_intel", "nvidia", "nvidia_uvm").Boot();
+
     public Desk Desk { get; }
 
     public Qm Qm { get; }

@@ -355,16 +355,19 @@ public class StartingAndStopping
         new ProxmoxDesk(Hosts.WithStranger()).With("101", "hostpci0: 0000:05:00.0").Errand(101, "pre-start")
             .ShouldBeOfType<HookErrand.HandOver>().Gpus.ShouldBe([ProxmoxDesk.At(Gpu)]);
 
-    // Proxmox's reservations name the USB controller alone, and QEMU has the group.
-    [Fact]
-    public void A_GPU_that_went_because_of_its_group_is_its_VMs_until_the_stop()
+    // Proxmox's reservations name the other device alone, and QEMU has the group. A controller stands in the card's lease, another card has its own.
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_GPU_that_went_because_of_its_group_is_its_VMs_until_the_stop(bool ofAnotherCard)
     {
-        var desk = new ProxmoxDesk(ProxmoxDesk.GpuBesideUsb()).With("101", "hostpci0: 0000:05:00.0");
+        var desk = new ProxmoxDesk(ofAnotherCard ? ProxmoxDesk.TwinsInOneGroup() : ProxmoxDesk.GpuBesideUsb())
+            .With("101", ofAnotherCard ? "hostpci0: 0000:02:00" : "hostpci0: 0000:05:00.0");
         var before = desk.Desk.Picture();
         desk.ShouldStart("101");
         desk.Kernel.Proxmox.Qemu("101").ShouldNotBeNull();
         desk.DriverOf(Gpu).ShouldBe("vfio-pci");
-        desk.Ledger.Leases().ShouldHaveSingleItem().Qemu!.Pid.ShouldBe(desk.Kernel.Proxmox.Qemu("101")!.Pid);
+        desk.Ledger.Leases().ShouldAllBe(l => l.Qemu!.Pid == desk.Kernel.Proxmox.Qemu("101")!.Pid);
         desk.Told.ShouldNotContain("Proxmox has chosen another");
         desk.Told.ShouldNotContain("warns");
         desk.Told.ShouldNotContain("waits");

@@ -3,6 +3,7 @@ using System.Text.Json.Serialization;
 using System.Text.RegularExpressions;
 using GpuHandoff.Checks;
 using GpuHandoff.Goals;
+using GpuHandoff.Proxmox;
 using GpuHandoff.Steps;
 
 namespace GpuHandoff.Cli.Tests;
@@ -191,6 +192,17 @@ public partial class Documents
         var (_, options) = _commands.Value.Single(c => c.Names.Contains(command));
         options.ShouldContain("--help");
         options.Contains(option).ShouldBe(option.Length > 0);
+    }
+
+    // Proxmox starts no VM with an entry that leaves out what its card has, and every card of NVIDIA's has all of them.
+    [Fact]
+    public void The_mapping_in_the_document_on_Proxmox_has_all_that_Proxmox_asks_for()
+    {
+        var mapping = PciMappings.Find(Read("docs/proxmox.md").Split("```\n").Single(block => block.StartsWith("gpu-pool\n", StringComparison.Ordinal)), "gpu-pool")
+            .ShouldNotBeNull();
+        mapping.Dropped.ShouldBeEmpty();
+        mapping.Alternatives.Select(a => a.Node).ShouldBe(["pve1", "pve2", "pve3"]);
+        mapping.Alternatives.ShouldAllBe(a => a.Group != null && a.Subsystem != null);
     }
 
     /// <summary>A file of the repository, without roff's escapes.</summary>

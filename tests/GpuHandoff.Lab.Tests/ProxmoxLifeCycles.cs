@@ -183,7 +183,8 @@ public sealed class ProxmoxLifeCycles(LabNode node)
         Thread.Sleep(TimeSpan.FromSeconds(2));
         node.Hooks(101).ShouldBe("pre-start post-start pre-stop pre-start post-start");
         // As if it had been called all the same, by somebody who is late.
-        Vm.Run("timeout 60 qm exec-hookscript 101 post-stop");
+        var late = Vm.Run("timeout 60 qm exec-hookscript 101 post-stop");
+        (late.Output + late.Errors).ShouldContain($"a VM has {First}");
         Undisturbed(101, pid, First);
         node.Qm("stop 101");
         node.ComesHome(First);

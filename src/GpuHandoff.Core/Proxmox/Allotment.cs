@@ -58,7 +58,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
             var functions = _functions.ToImmutable();
             // A virtual function is a device of its own: the card stays with the host's driver, which makes them.
             var cards = functions.Where(a => !kernel.Exists(Sys.Function(a.Function) / "physfn")).ToList();
-            var groups = cards.SelectMany(a => GroupMembers(a.Function)).ToHashSet();
+            var groups = cards.SelectMany(a => GroupMembers(a.Function, kernel)).ToHashSet();
             var gpus = cards.Count == 0 ? [] : Surveyor.Cards(kernel).Gpus
                 .Where(g => g.Functions.Any(f => cards.Exists(a => a.Function == f.Address) || groups.Contains(f.Address)))
                 .Where(g => !kernel.Exists(Sys.Function(g.Address) / "physfn"))
@@ -70,7 +70,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
                 Neighbours =
                 [
                     .. functions.Where(a => !gpus.Any(g => g.Address.SharesSlotWith(a.Function))
-                        && GroupMembers(a.Function).Any(m => gpus.Any(g => g.Address.SharesSlotWith(m)))),
+                        && GroupMembers(a.Function, kernel).Any(m => gpus.Any(g => g.Address.SharesSlotWith(m)))),
                 ],
             };
         }
@@ -128,7 +128,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
             var alternatives = ImmutableArray.CreateBuilder<ImmutableArray<PciAddress>>();
             foreach (var entry in entries)
             {
-                if (Changed(mapping, entry) is { } changed)
+                if (WhyInvalid(mapping, entry, kernel) is { } changed)
                 {
                     Refuse(
                         $"{device.Key()}: the mapping {id} does not fit this host any more", [changed],
@@ -184,40 +184,6 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
             // Its hook has run, and Proxmox has not come to reserve it yet.
             ?? othersLeases.Where(l => l.Gpu.SharesSlotWith(function)).Select(l => $"it is lent to {l.Guest}").FirstOrDefault();
 
-        /// <summary>Why a mapping's entry is not what the host has; null: it is.</summary>
-        /// <remarks>pve-guest-common, PVE/Mapping/PCI.pm:assert_valid.</remarks>
-        string? Changed(PciMapping mapping, Alternative entry)
-        {
-            foreach (var (index, id) in entry.Path.Index())
-            {
-                var text = id.Text.Contains('.', StringComparison.Ordinal) ? id.Text : $"{id.Text}.0";
-                if (!PciAddress.TryParse(text, out var function) || !_present.Contains(function))
-                    return $"{text} is not there";
-                var path = Sys.Function(function);
-                var ids = IdAt(path, "vendor", "device");
-                if (ids != entry.Id)
-                    return $"id: {text} is {ids}, and the mapping says {entry.Id}";
-                // A group is compared for the first one only.
-                var group = kernel.Link(path / "iommu_group")?.Split('/')[^1];
-                var wanted = entry.Group?.ToString(CultureInfo.InvariantCulture);
-                if (index == 0 && group != wanted)
-                    return $"iommugroup: {text} is in {group ?? "none"}, and the mapping says {wanted ?? "nothing"}";
-                var subsystem = IdAt(path, "subsystem_vendor", "subsystem_device");
-                if (subsystem != entry.Subsystem)
-                    return $"subsystem-id: {text} is {subsystem?.ToString() ?? "without one"}, and the mapping says {entry.Subsystem?.ToString() ?? "nothing"}";
-                var mediates = kernel.Exists(path / "mdev_supported_types") || kernel.Exists(path / "nvidia");
-                if (mediates != mapping.IsMediated)
-                    return $"mdev: {text} {(mediates ? "can" : "cannot")} make mediated devices, and the mapping says the opposite";
-            }
-            return null;
-        }
-
-        PciId? IdAt(SysPath function, string vendor, string device) =>
-            Hex(kernel.Read(function / vendor)) is { } v && Hex(kernel.Read(function / device)) is { } d ? new(v, d) : null;
-
-        static int? Hex(string? text) => text is ['0', 'x', ..]
-            && int.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out var value) ? value : null;
-
         void AddArgument(PciAddress function)
         {
             if (!_present.Contains(function))
@@ -232,11 +198,46 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
 
         bool KnowsKeep() => _knowsKeep ??= DebianVersion.OfQemuServer(kernel) is not { } version || version >= DebianVersion.KnowsKeep;
 
-        IEnumerable<PciAddress> GroupMembers(PciAddress function) => kernel.List(Sys.Function(function) / "iommu_group/devices")
-            .Select(name => PciAddress.TryParse(name, out var member) ? member : (PciAddress?)null).OfType<PciAddress>();
-
         void Refuse(string what, ImmutableArray<string> evidence, string hint) => _refusals.Add(new(Code, what, evidence, hint));
     }
+
+    /// <summary>A function's IOMMU group, itself and its bridges included.</summary>
+    public static IEnumerable<PciAddress> GroupMembers(PciAddress function, IKernel kernel) => kernel.List(Sys.Function(function) / "iommu_group/devices")
+        .Select(name => PciAddress.TryParse(name, out var member) ? member : (PciAddress?)null).OfType<PciAddress>();
+
+    /// <summary>Why a mapping's entry is not what the host has; null: it is.</summary>
+    /// <remarks>pve-guest-common, PVE/Mapping/PCI.pm:assert_valid.</remarks>
+    public static string? WhyInvalid(PciMapping mapping, Alternative entry, IKernel kernel)
+    {
+        foreach (var (index, id) in entry.Path.Index())
+        {
+            var text = id.Text.Contains('.', StringComparison.Ordinal) ? id.Text : $"{id.Text}.0";
+            if (!PciAddress.TryParse(text, out var function) || !kernel.Exists(Sys.Function(function)))
+                return $"{text} is not there";
+            var path = Sys.Function(function);
+            var ids = IdAt(path, "vendor", "device", kernel);
+            if (ids != entry.Id)
+                return $"id: {text} is {ids}, and the mapping says {entry.Id}";
+            // A group is compared for the first one only.
+            var group = kernel.Link(path / "iommu_group")?.Split('/')[^1];
+            var wanted = entry.Group?.ToString(CultureInfo.InvariantCulture);
+            if (index == 0 && group != wanted)
+                return $"iommugroup: {text} is in {group ?? "none"}, and the mapping says {wanted ?? "nothing"}";
+            var subsystem = IdAt(path, "subsystem_vendor", "subsystem_device", kernel);
+            if (subsystem != entry.Subsystem)
+                return $"subsystem-id: {text} is {subsystem?.ToString() ?? "without one"}, and the mapping says {entry.Subsystem?.ToString() ?? "nothing"}";
+            var mediates = kernel.Exists(path / "mdev_supported_types") || kernel.Exists(path / "nvidia");
+            if (mediates != mapping.IsMediated)
+                return $"mdev: {text} {(mediates ? "can" : "cannot")} make mediated devices, and the mapping says the opposite";
+        }
+        return null;
+    }
+
+    static PciId? IdAt(SysPath function, string vendor, string device, IKernel kernel) =>
+        Hex(kernel.Read(function / vendor)) is { } v && Hex(kernel.Read(function / device)) is { } d ? new(v, d) : null;
+
+    static int? Hex(string? text) => text is ['0', 'x', ..]
+        && int.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out var value) ? value : null;
 
     /// <summary>Functions that QEMU is given besides Proxmox.</summary>
     // -device vfio-pci,host=0000:05:00.0,multifunction=on -device vfio-pci,host=05:00.1

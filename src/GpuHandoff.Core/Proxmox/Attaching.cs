@@ -130,24 +130,11 @@ public static class Attaching
             yield return Of("mapping-unreadable", $"{ProxmoxNode.MappingFile}, line {line.Number}: {line.Why}", [line.Text], "mend it under Datacenter, Resource Mappings");
         foreach (var gpu in wish.Gpus.Where(g => !around.Guests.Offers(mapping, g)))
             yield return Of("mapping-misses-gpu", $"mapping {id} does not offer {gpu} on node {around.Guests.Node}", [], "add the card to it under Datacenter, Resource Mappings");
-        foreach (var alternative in around.Guests.Node is { } node ? mapping.On(node) : [])
+        foreach (var why in around.StaleEntries)
         {
-            foreach (var gpu in wish.Gpus.Where(g => NodeGuests.Names(alternative, g)))
-            {
-                if (alternative.Path.Any(path => path.Has(gpu.Address)) && alternative.Id != gpu.Display().Id)
-                {
-                    yield return Of(
-                        "mapping-is-stale", $"mapping {id} expects {alternative.Id} at {gpu.Slot()}, and there is {gpu.Display().Id}", [],
-                        "Proxmox starts no VM with it: choose the device anew under Datacenter, Resource Mappings");
-                }
-                if (alternative.Group is { } group && alternative.Path is [var first, ..]
-                    && gpu.Functions.FirstOrDefault(f => first.Has(f.Address)) is { Group: { } now } && now != group)
-                {
-                    yield return Of(
-                        "mapping-is-stale", $"mapping {id} expects IOMMU group {group} for {gpu.Slot()}, and it is in {now}", [],
-                        "Proxmox starts no VM with it: choose the device anew under Datacenter, Resource Mappings");
-                }
-            }
+            yield return Of(
+                "mapping-is-stale", $"mapping {id} does not fit node {around.Guests.Node}", [why],
+                "Proxmox starts no VM with it: choose the device anew under Datacenter, Resource Mappings");
         }
     }
 

@@ -15,6 +15,9 @@ public static class Detaching
         var what = $"cannot detach {around.Name()}";
         if (around.Attached() is not { } attached)
             return new Answer.Refused(what, [Unknown(around)]);
+        // Its lines are that node's now, and when it comes back it needs the link.
+        if (around.Elsewhere is { } node)
+            return new Answer.Refused(what, [Away(around, node)]);
         var findings = Attaching.Held(around).Concat(Used(machine, attached, around)).ToImmutableArray();
         if (findings is not [])
             return new Answer.Refused(what, findings);
@@ -37,6 +40,11 @@ public static class Detaching
             if (StillCalled(around) is { Count: > 0 } others)
             {
                 notes.Add($"{link} stays: {string.Join(", ", others)} {(others.Count == 1 ? "has" : "have")} it for a hookscript");
+            }
+            else if (around.OtherNodes is not [])
+            {
+                // Without it the start of a VM that comes back fails ("hookscript … does not exist"), and with it nothing does.
+                notes.Add($"{link} stays: VMs that go by it may come here from {string.Join(", ", around.OtherNodes)}; where none does: rm {link}");
             }
             else
             {
@@ -63,6 +71,10 @@ public static class Detaching
     [
         .. around.Guests.Vms.Where(v => v.Id != around.Vm && Snippet.Of(v.Config?.Hookscript) == Hookscript.Ours).Select(v => $"VM {v.Id}"),
     ];
+
+    static Finding Away(Surroundings around, string node) => new(
+        "vm-is-elsewhere", $"VM {around.Vm} is on node {node}", [$"{ProxmoxNode.Cluster}/nodes/{node}/qemu-server/{around.Vm}.conf"],
+        $"what attach wrote down of it is on this node: bring the VM back first, on {node}: qm migrate {around.Vm} {around.Guests.Node}");
 
     static Finding Unknown(Surroundings around)
     {

@@ -110,7 +110,7 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
     {
         var cards = string.Join(", ", errand.Leases.Select(l => l.Gpu.Slot));
         var policy = said.OfVm(errand.Guest.Id);
-        if (errand.ComesBack is { } why && policy.Everywhere().AtReboot == AtReboot.Keep)
+        if (errand.WhyKept(said) is { } why)
         {
             witness.Tells($"{errand.Guest} comes back at once ({why}): {cards} stays on {Owner.Vfio} for it");
             return [];
@@ -161,7 +161,8 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
     {
         var arguments = InArguments(vm);
         bool IsIn(PciAddress function) => reserved.Exists(r => r.Id.Has(function)) || arguments.Contains(function);
-        var mine = leases.Where(l => l.Functions.Any(f => IsIn(f.Function))).ToList();
+        // A card that goes because of its group is nowhere in there, and the VM's QEMU has that group all the same.
+        var mine = leases.Where(l => l.Functions.Any(f => IsIn(f.Function) || Allotment.GroupMembers(f.Function, kernel).Any(IsIn))).ToList();
         var vain = new Queue<Lease>(leases.Except(mine));
         foreach (var gpu in Surveyor.Cards(kernel).Gpus.Where(g => g.Functions.Any(f => IsIn(f.Address) && !kernel.Exists(Sys.Function(f.Address) / "physfn"))))
         {

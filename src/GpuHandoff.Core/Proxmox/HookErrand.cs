@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Globalization;
 using GpuHandoff.Checks;
+using GpuHandoff.Goals;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -9,6 +10,15 @@ using GpuHandoff.Runs;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Proxmox;
+
+/// <summary>Why a VM that ends is started anew at once.</summary>
+public enum ComesBack
+{
+    AfterReboot,
+
+    /// <summary>In mode stop the backup of a VM that runs ends it, and starts it again for the copying.</summary>
+    AfterBackup,
+}
 
 /// <summary>What a call of the hook asks for, found out by looking alone: most calls ask for nothing, and shall cost as much.</summary>
 public abstract record HookErrand
@@ -38,8 +48,19 @@ public abstract record HookErrand
     public sealed record Note(Guest Guest, ImmutableArray<Lease> Leases) : HookErrand;
 
     /// <summary>A VM has ended, or nearly.</summary>
-    /// <param name="ComesBack">Why it is started anew at once; null: it is not.</param>
-    public sealed record HandBack(Guest Guest, ImmutableArray<Lease> Leases, string? ComesBack) : HookErrand;
+    /// <param name="ComesBack">What starts it anew at once; null: nothing does.</param>
+    public sealed record HandBack(Guest Guest, ImmutableArray<Lease> Leases, ComesBack? ComesBack) : HookErrand
+    {
+        /// <summary>Why its cards stay where they are; null: they come home.</summary>
+        public string? WhyKept(PolicySet said) => ComesBack switch
+        {
+            Proxmox.ComesBack.AfterReboot when said.OfVm(Guest.Id).Everywhere().AtReboot == AtReboot.Keep => "it is being rebooted",
+            // The policy has a word in backups of VMs that are off. This one would meet its own services at the start that
+            // follows, and stay off.
+            Proxmox.ComesBack.AfterBackup => "its backup starts it anew",
+            _ => null,
+        };
+    }
 
     const string Code = "vm-config";
 
@@ -111,7 +132,8 @@ public abstract record HookErrand
             ? new None(allotment.Notes is [] ? null : string.Join('\n', allotment.Notes))
             : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes)
             {
-                IsForBackup = config.Lock == "backup",
+                // One that has cards ran until its backup shut it down, and is on again with this start.
+                IsForBackup = config.Lock == "backup" && leases.All(l => l.ForBackup),
                 Choice = allotment.HasChoice ? call : null,
             };
     }
@@ -151,10 +173,10 @@ public abstract record HookErrand
     static HandBack AfterStop(HookCall call, ImmutableArray<Lease> leases, IKernel kernel)
     {
         if (RunningVm.Reboots(call.Vm, kernel))
-            return new(leases[0].Guest, leases, "it is being rebooted");
+            return new(leases[0].Guest, leases, ComesBack.AfterReboot);
         // A backup in mode stop ends a running VM and starts it anew; one that was off, and was started for the backup, stays off.
         var startsAnew = leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel);
-        return new(leases[0].Guest, leases, startsAnew ? "its backup starts it anew" : null);
+        return new(leases[0].Guest, leases, startsAnew ? ComesBack.AfterBackup : null);
     }
 
     static bool IsLockedForBackup(int vm, IKernel kernel)

@@ -47,6 +47,9 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
     /// <summary>The mapping that the wish names; null: there is none.</summary>
     public PciMapping? Mapping { get; init; }
 
+    /// <summary>What it says of this node and the host has otherwise: Proxmox starts no VM with any of its devices then.</summary>
+    public ImmutableArray<string> StaleEntries { get; init; } = [];
+
     public SysPath Snippet() => Storage.Snippets / Proxmox.Snippet.Name;
 
     public VmFile? File() => Guests.Vms.FirstOrDefault(v => v.Id == Vm);
@@ -68,6 +71,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
         var link = storage.Snippets / Proxmox.Snippet.Name;
         var text = node.Text(ProxmoxNode.PathOf(vm));
         var to = kernel.Link(link);
+        var mapped = mapping is null ? null : node.Mapping(mapping);
         return new(vm, guests, storage)
         {
             Settings = text is { Length: <= VmConfig.MostBytes } ? VmLines.Parse(text) : null,
@@ -87,7 +91,9 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
                 .. _timers.Where(t => _unitFolders.Any(f => kernel.Exists(f / t)) && !kernel.Exists(_unitFolders[0] / "timers.target.wants" / t)),
             ],
             Attachments = attachments,
-            Mapping = mapping is null ? null : node.Mapping(mapping),
+            Mapping = mapped,
+            StaleEntries = mapped is null || guests.Node is null
+                ? [] : [.. mapped.On(guests.Node).Select(entry => Allotment.WhyInvalid(mapped, entry, kernel)).OfType<string>()],
         };
     }
 

@@ -186,7 +186,7 @@ static class HookCommand
                 return Nothing($"what is still lent to it would come home: {string.Join(", ", left.Select(l => l.Gpu))}", wish);
             case HookErrand.Note { Leases: var leases }:
                 return Nothing($"{string.Join(", ", leases.Select(l => l.Gpu))} is lent to it: the process would be noted, and its threads pinned if the policy says so", wish);
-            case HookErrand.HandBack { ComesBack: { } why } when Policies.For(wish.Root, wish.Json)?.Everywhere().AtReboot == AtReboot.Keep:
+            case HookErrand.HandBack { ComesBack: not null } end when Policies.For(wish.Root, wish.Json) is { } said && end.WhyKept(said) is { } why:
                 return Nothing($"the GPU would stay on vfio-pci: {why}", wish);
         }
         if (Policies.For(wish, target) is not { } policy)

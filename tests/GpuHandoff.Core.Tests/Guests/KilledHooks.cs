@@ -1,4 +1,5 @@
 using GpuHandoff.Core.Tests.Everywhere;
+using GpuHandoff.Core.Tests.Proxmox;
 using GpuHandoff.Goals;
 using GpuHandoff.Simulation;
 using static GpuHandoff.Core.Tests.Guests.VmHost;
@@ -52,6 +53,35 @@ public class KilledHooks
             {
                 life.ShouldBeGreaterThan(5, "a sweep of nothing shows nothing");
                 host.ShouldBeHome();
+                return;
+            }
+            host.ShouldComeHome($"killed after {life} changes\n");
+        }
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_neighbour_that_went_along_comes_home_with_the_gpu_wherever_the_hook_is_killed(bool stops)
+    {
+        for (var life = 0; ; life++)
+        {
+            var host = new VmHost(ProxmoxDesk.GpuBesideUsb()).With("101", "0000:01:00", "0000:05:00.0");
+            if (stops)
+                host.Qm.Start("101").ShouldBeNull(host.Told);
+            host.KillNextHookAfter(life);
+            if (stops)
+            {
+                host.Qm.PowerOff("101");
+                host.Qm.Cleanup();
+            }
+            else
+            {
+                host.Qm.Start("101");
+            }
+            if (!host.HookWasKilled)
+            {
+                life.ShouldBeGreaterThan(5, "a sweep of nothing shows nothing");
                 return;
             }
             host.ShouldComeHome($"killed after {life} changes\n");

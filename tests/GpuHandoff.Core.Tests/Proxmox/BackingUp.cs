@@ -101,11 +101,14 @@ public class BackingUp
     }
 
     // Mode stop: qm shutdown --keepActive, and at once the start, all of it under lock: backup. With the new clean-up post-stop comes.
-    [Fact]
-    public void A_running_VM_keeps_its_GPU_through_its_backup_every_night()
+    [Theory]
+    [InlineData(AtBackup.Free, AtReboot.Keep)]
+    [InlineData(AtBackup.Refuse, AtReboot.Keep)]
+    [InlineData(AtBackup.Free, AtReboot.Return)]
+    public void A_running_VM_keeps_its_GPU_through_its_backup_every_night(AtBackup backup, AtReboot reboot)
     {
         var desk = new ProxmoxDesk(Hosts.BusyServices()).With("101", "hostpci0: 0000:01:00");
-        desk.Policy = Policy.Default with { Users = UsersPolicy.Default with { Units = Treatment.Restart } };
+        desk.Policy = Policy.Default with { AtBackup = backup, AtReboot = reboot, Users = UsersPolicy.Default with { Units = Treatment.Restart } };
         var before = desk.Desk.Picture();
         desk.ShouldStart("101");
         var writes = desk.Writes;

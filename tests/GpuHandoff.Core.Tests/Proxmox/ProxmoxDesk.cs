@@ -18,6 +18,16 @@ sealed class ProxmoxDesk
         Qm = new(kernel, (vm, phase) => Call(int.Parse(vm), phase)) { IsLegacy = isLegacy };
     }
 
+    /// <summary>A USB controller in the GPU's group, as boards have it that put several slots into one.</summary>
+    public static SimulatedKernel GpuBesideUsb() => new HostBuilder().With(Hosts.Card(1))
+        .With(new PciHardware(new(0, 5, 0, 0), 0x1b21, 0x2142, 0x0c0330) { IommuGroup = 11 })
+        .WithNvidiaDriver(new()).Loading("snd_hda_intel", "xhci_pci", "nvidia", "nvidia_uvm").Boot();
+
+    /// <summary>Two cards in one group: a VM that is given one has the other's, too.</summary>
+    public static SimulatedKernel TwinsInOneGroup() => new HostBuilder().With(Hosts.Card(1))
+        .With(Hosts.Card(2).Select(f => f.Class == 0x060400 ? f : f with { IommuGroup = 11 }))
+        .WithNvidiaDriver(new()).Loading("snd_hda_intel", "nvidia", "nvidia_uvm").Boot();
+
     public Desk Desk { get; }
 
     public Qm Qm { get; }

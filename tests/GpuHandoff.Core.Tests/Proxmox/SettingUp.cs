@@ -181,7 +181,7 @@ public class SettingUp
     [Fact]
     public void A_mapping_gives_the_card_by_its_name()
     {
-        Kernel.Proxmox.WriteMappings("gpu-pool\n\tmap id=10de:2684,iommugroup=11,node=pve1,path=0000:01:00\n\tmap id=10de:2684,node=pve2,path=0000:41:00\n");
+        Kernel.Proxmox.WriteMappings("gpu-pool\n\tmap id=10de:2684,iommugroup=11,node=pve1,path=0000:01:00,subsystem-id=1043:889d\n\tmap id=10de:2684,node=pve2,path=0000:41:00\n");
 
         Attach(mapping: "gpu-pool");
 
@@ -195,7 +195,12 @@ public class SettingUp
     [InlineData("gpu-pool\n\tmap id=10de:2684,node=pve2,path=0000:01:00\n", "mapping-misses-gpu")]
     [InlineData("gpu-pool\n\tmap id=10de:2684,node=pve1,path=0000:09:00\n", "mapping-misses-gpu")]
     [InlineData("gpu-pool\n\tmap id=10de:1111,node=pve1,path=0000:01:00\n", "mapping-is-stale")]
-    [InlineData("gpu-pool\n\tmap id=10de:2684,iommugroup=99,node=pve1,path=0000:01:00\n", "mapping-is-stale")]
+    [InlineData("gpu-pool\n\tmap id=10de:2684,iommugroup=99,node=pve1,path=0000:01:00,subsystem-id=1043:889d\n", "mapping-is-stale")]
+    [InlineData("gpu-pool\n\tmap id=10de:2684,node=pve1,path=0000:01:00,subsystem-id=1043:889d\n", "mapping-is-stale")]
+    [InlineData("gpu-pool\n\tmap id=10de:2684,iommugroup=11,node=pve1,path=0000:01:00\n", "mapping-is-stale")]
+    [InlineData("gpu-pool\n\tmap id=10de:2684,iommugroup=11,node=pve1,path=0000:01:00,subsystem-id=1043:0001\n", "mapping-is-stale")]
+    [InlineData("gpu-pool\n\tmap id=10de:2684,iommugroup=11,node=pve1,path=0000:01:00.0;0000:01:00.1,subsystem-id=1043:889d\n", "mapping-is-stale")]
+    [InlineData("gpu-pool\n\tmap id=10de:2684,iommugroup=11,node=pve1,path=0000:01:00,subsystem-id=1043:889d\n\tmdev 1\n", "mapping-is-stale")]
     public void A_mapping_that_would_not_do_is_refused(string mappings, string code)
     {
         Kernel.Proxmox.WriteMappings(mappings);
@@ -352,6 +357,33 @@ public class SettingUp
         Kernel.Proxmox.Remove("101");
         ChangesOf(Detach()).ShouldBe(2);
         Kernel.Files.Has(Link).ShouldBeFalse();
+        _records.All().ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void A_vm_that_is_on_another_node_keeps_its_record_and_its_link_until_it_is_back()
+    {
+        Attach();
+        var config = Config();
+        Kernel.Proxmox.Remove("101");
+        Kernel.Proxmox.Write("101", config, node: "pve2");
+
+        var finding = Refused(() => Detach()).ShouldHaveSingleItem();
+        finding.Code.ShouldBe("vm-is-elsewhere");
+        finding.Hint.ShouldContain("qm migrate 101 pve1");
+        Kernel.Link(new(Link)).ShouldBe(Program);
+    }
+
+    [Fact]
+    public void In_a_cluster_the_link_stays_for_vms_that_come_back_to_this_node()
+    {
+        Attach();
+        Kernel.Proxmox.Write("201", Windows + "hookscript: local:snippets/gpu-handoff\n", node: "pve2");
+
+        NotesOf(Detach()).ShouldContain(n => n.Contains(Link, StringComparison.Ordinal) && n.Contains("pve2", StringComparison.Ordinal));
+
+        Kernel.Link(new(Link)).ShouldBe(Program);
+        Config().ShouldBe(Windows);
         _records.All().ShouldBeEmpty();
     }
 

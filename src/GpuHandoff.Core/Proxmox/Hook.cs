@@ -15,6 +15,27 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
 {
     readonly ProxmoxNode _node = new(kernel) { Patience = null };
 
+    /// <summary>Does what the call asks for. A start that was found to be impossible is among the endings, too.</summary>
+    public ImmutableArray<Ending> Carry(HookErrand errand, PolicySet said, CancellationToken stop)
+    {
+        switch (errand)
+        {
+            case HookErrand.None:
+                return [];
+            case HookErrand.Refused { Why: var why }:
+                return [new Ending.Refused(why)];
+            case HookErrand.HandOver start:
+                return HandOver(start, said, stop);
+            case HookErrand.HandBack end:
+                return HandBack(end, said, stop);
+            case HookErrand.Note running:
+                Note(running, said, stop);
+                return [];
+            default:
+                throw new ArgumentOutOfRangeException(nameof(errand));
+        }
+    }
+
     /// <summary>
     /// The cards to the VM. What was refused or failed is among the endings, and everything is as before then.
     /// </summary>

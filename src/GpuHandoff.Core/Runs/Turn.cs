@@ -154,6 +154,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
 
         /// <summary>Nobody asked for these very cards: what hinders it is written down, and told once.</summary>
         public bool IsUnasked { get; init; }
+
+        public bool IsForAStart() => Target == Target.Vfio && For is not null;
     }
 
     /// <summary>Null: it is not wanted any more, or somebody else is at work and it does not wait.</summary>
@@ -174,7 +176,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     Ending? Take(Errand errand, PolicySet policy, CancellationToken stop)
     {
         var gpus = errand.Gpus;
-        using var turn = new Holding(kernel, locks, witness, errand.Waits ? policy.Limits().Total : TimeSpan.Zero, stop);
+        using var turn = new Holding(kernel, locks, witness, errand.Waits ? policy.Limits().Total : TimeSpan.Zero, stop)
+        {
+            IsInVain = gpu => OnItsWay(gpu, errand),
+        };
         turn.Take(gpus.Concat(Touching(gpus).SelectMany(u => u.Plan.Gpus)));
         if (turn.Refusal is not null && !errand.Waits)
             return null;
@@ -377,7 +382,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                     turn.WantsModulesAlone();
                     continue;
                 case Answer.Refused refused when kernel.Uptime >= until || stop.IsCancellationRequested
-                    || refused.Findings.Any(f => !MayPass(f, gpus, machine)):
+                    || refused.Findings.Any(f => !MayPass(f, errand, machine)):
                     return Told(errand, refused);
                 case Answer.Refused refused:
                     if (!told)
@@ -392,8 +397,31 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     }
 
     /// <summary>Whether it is worth waiting: a VM is about to let go, or its manager is at work on it and it will either have the card or not.</summary>
-    static bool MayPass(Finding finding, ImmutableArray<PciAddress> gpus, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
-        || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion));
+    static bool MayPass(Finding finding, Errand errand, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
+        || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => errand.Gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion
+            && !(errand.IsForAStart() && IsStarting(l))));
+
+    /// <summary>
+    /// Its manager is at work on it, and it has not run yet. libvirt shows no more than the age of the loan, which is the same
+    /// for a start that has just failed: there only a hand-over that is at work tells.
+    /// </summary>
+    static bool IsStarting(Loan loan) => loan is { Tenancy: Tenancy.InMotion, Lease.Qemu: null }
+        && (loan.Lease.Guest.Manager == VmManager.Proxmox || loan.Lease.Ready is null);
+
+    /// <summary>
+    /// The refusal for a VM's start while another VM that will have the card is being started: who came second is told so at
+    /// once, and not when that one runs. Null: nobody starts with it.
+    /// </summary>
+    Answer.Refused? OnItsWay(PciAddress gpu, Errand errand)
+    {
+        if (!errand.IsForAStart() || LeaseOf(gpu) is not { } lease || lease.Guest == errand.For || lease.BootId != Surveyor.BootId(kernel)
+            || Tenants.Glance(lease, kernel) is not { } loan || !IsStarting(loan))
+        {
+            return null;
+        }
+        var machine = Surveyor.Cards(kernel) with { Loans = [loan] };
+        return Planner.Plan(machine, new(errand.Target, [.. machine.Gpus.Where(g => errand.Gpus.Contains(g.Address))]) { For = errand.For }, Policy.Default) as Answer.Refused;
+    }
 
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
     Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)

@@ -108,17 +108,18 @@ public sealed class LeaseTests : IDisposable
         var started = ProcessStat.Of(sleeps.Id, _kernel).ShouldNotBeNull().Started;
         var clock = Stopwatch.StartNew();
 
-        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromMilliseconds(300));
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromMilliseconds(300)).ShouldBeTrue();
         clock.Elapsed.ShouldBeGreaterThan(TimeSpan.FromMilliseconds(250));
-        _kernel.AwaitEnd(sleeps.Id, started + 1, TimeSpan.FromSeconds(60));
+        _kernel.AwaitEnd(sleeps.Id, started + 1, TimeSpan.FromSeconds(60)).ShouldBeFalse();
 
         var ends = Task.Run(async () =>
         {
             await Task.Delay(300);
             sleeps.Kill();
         });
-        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60));
-        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60));
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60)).ShouldBeTrue();
+        sleeps.WaitForExit();
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60)).ShouldBeFalse("there is nothing to wait for, and who asks again at once would spin");
 
         clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(30));
         await ends;

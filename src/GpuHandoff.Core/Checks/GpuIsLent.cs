@@ -23,8 +23,10 @@ static class GpuIsLent
         // A VM whose manager did not tell us. On the way back vm-has-the-gpu waits for it.
         if (goal is not { Target: Target.Vfio, For: { } guest })
             return null;
+        // This VM's own QEMU, on its way out.
+        var own = machine.LoanOf(gpu)?.Lease.Qemu;
         var nodes = gpu.Functions.Where(f => f.IsOnVfio()).SelectMany(f => f.Nodes).ToList();
-        var others = machine.Users.Where(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node)) && u.Of.Vm != guest.Id)
+        var others = machine.Users.Where(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node)) && own != new QemuProcess(u.Pid, u.Started) && !u.Of.IsSurely(guest))
             .Select(u => u.ToString()).Distinct().ToList();
         return others is []
             ? null

@@ -83,8 +83,8 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         var pinned = Pin(vm, qemu, said.OfVm(errand.Guest.Id).Everywhere().Pin);
         foreach (var lease in leases)
         {
-            if (!turn.Amend(lease, l => l with { Qemu = qemu ?? l.Qemu, Pinned = pinned }, stop))
-                witness.Warns($"{lease.Gpu} is no longer lent to {errand.Guest}");
+            if (turn.Amend(lease, l => l with { Qemu = qemu ?? l.Qemu, Pinned = pinned }, stop) is { } why)
+                witness.Warns($"what {errand.Guest} runs as is not written down with {lease.Gpu.Slot}: {why}");
         }
     }
 
@@ -196,12 +196,25 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
     /// </summary>
     Lease? Swapped(Guest guest, PciAddress gpu, Queue<Lease> vain, CancellationToken stop)
     {
-        if (LeaseOf(gpu) is not { } others || !turn.Amend(others, l => l with { Guest = guest, Since = kernel.Uptime, Qemu = null, Pinned = [] }, stop))
+        if (LeaseOf(gpu) is not { } others || turn.Amend(others, l => l with { Guest = guest, Since = kernel.Uptime, Qemu = null, Pinned = [] }, stop) is not null)
             return null;
         witness.Tells($"Proxmox has chosen {gpu} for {guest}, which was taken for {others.Guest}");
         if (vain.TryDequeue(out var left))
-            turn.Amend(left, l => l with { Guest = others.Guest, Since = kernel.Uptime, Qemu = others.Qemu, Pinned = others.Pinned }, stop);
-        return LeaseOf(gpu);
+        {
+            if (turn.Amend(left, l => l with { Guest = others.Guest, Since = kernel.Uptime, Qemu = others.Qemu, Pinned = others.Pinned }, stop) is { } why)
+                witness.Warns($"{left.Gpu} was taken for {guest}, and that {others.Guest} has it is not written down: {why}");
+            Watched(LeaseOf(left.Gpu));
+        }
+        var now = LeaseOf(gpu);
+        Watched(now);
+        return now;
+    }
+
+    /// <summary>Whoever watched over it has seen it go to another VM, and ends.</summary>
+    void Watched(Lease? lease)
+    {
+        if (lease is not null)
+            witness.Lends([lease]);
     }
 
     Lease? LeaseOf(PciAddress gpu) => ledger.Leases().FirstOrDefault(l => l.Gpu == gpu);

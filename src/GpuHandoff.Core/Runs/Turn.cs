@@ -47,15 +47,17 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     public Ending Lend(Guest guest, ImmutableArray<PciAddress> gpus, PolicySet policy, CancellationToken stop, bool forBackup = false) =>
         Guarded(new(Target.Vfio, gpus) { For = guest, ForBackup = forBackup }, policy, stop)!;
 
-    /// <summary>Writes down what was found out of a loan since; false: it has ended, or somebody is at work on the card.</summary>
-    public bool Amend(Lease lease, Func<Lease, Lease> change, CancellationToken stop)
+    /// <summary>Writes down what was found out of a loan since; or tells why that was not done.</summary>
+    public string? Amend(Lease lease, Func<Lease, Lease> change, CancellationToken stop)
     {
         using var turn = new Holding(kernel, locks, witness, _toAmend, stop);
         turn.Take([lease.Gpu]);
-        if (turn.Refusal is not null || LeaseOf(lease.Gpu) is not { } now || !lease.IsSameAs(now))
-            return false;
+        if (turn.Refusal is { } busy)
+            return $"{busy.What}: {string.Join(", ", busy.Findings.Select(f => f.What))}";
+        if (LeaseOf(lease.Gpu) is not { } now || !lease.IsSameAs(now))
+            return $"{lease.Gpu} is no longer lent to {lease.Guest}";
         WriteDown(() => ledger.Lend(change(now)));
-        return true;
+        return null;
     }
 
     /// <summary>
@@ -82,11 +84,11 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// every end that nobody told us of. On a host that is going down nothing is: loading drivers would only keep it up.
     /// </summary>
     /// <param name="waits">A person asks: also what was tried in vain before, and nothing is left for the next time.</param>
-    /// <param name="guest">Only what is lent to the VM of this name; null: to any.</param>
-    public ImmutableArray<Ending> Reconcile(PolicySet policy, bool waits, CancellationToken stop, string? guest = null)
+    /// <param name="guest">Only what is lent to this VM; null: to any.</param>
+    public ImmutableArray<Ending> Reconcile(PolicySet policy, bool waits, CancellationToken stop, Guest? guest = null)
     {
         DropOtherBoots(stop);
-        var leases = ledger.Leases().Where(l => (guest is null || l.Guest.Id == guest) && WantsALook(l, waits, kernel)).ToList();
+        var leases = ledger.Leases().Where(l => (guest is null || l.Guest == guest) && WantsALook(l, waits, kernel)).ToList();
         if (leases.Count > 0 && IsHostStopping())
         {
             witness.Waits("the host is going down: what is lent stays where it is");

@@ -41,7 +41,7 @@ public static class Tenants
         if (machine.Users.FirstOrDefault(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node))) is { } user)
         {
             // Its scope has helpers, too; who has the group open is QEMU.
-            return new(user.Of.Vm == lease.Guest.Id ? lease with { Qemu = new(user.Pid, user.Started) } : lease, Tenancy.Running, user.ToString());
+            return new(Living(user.Pid, lease.Guest, kernel) is { } qemu ? lease with { Qemu = qemu } : lease, Tenancy.Running, user.ToString());
         }
         var loan = Glance(lease, kernel);
         // It has left /proc, and vfio still resets what it had.
@@ -93,7 +93,7 @@ public static class Tenants
             return null;
         var folder = Sys.Proc / pid.ToString(CultureInfo.InvariantCulture);
         return IsQemuOf(guest, kernel.Read(folder / "cmdline")?.Split('\0') ?? [])
-            || Cgroup.Parse(kernel.Read(folder / "cgroup") ?? "").Vm == guest.Id
+            || Cgroup.Parse(kernel.Read(folder / "cgroup") ?? "").IsSurely(guest)
             ? new(pid, stat.Started)
             : null;
     }

@@ -156,6 +156,7 @@ static class HookCommand
                 return Tell(hook.HandBack(end, policy, signals.Stop), witness);
             case HookErrand.Note running:
                 hook.Note(running, policy, signals.Stop);
+                witness.TellOfWatches(isLent: true);
                 return ExitCode.Done;
             default:
                 throw new ArgumentOutOfRangeException(nameof(errand));

@@ -22,6 +22,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// <summary>Whether the host is on its way down. Asking starts a program: who can asks while something else comes up.</summary>
     public Func<bool> IsHostStopping { get; init; } = () => HostIsStopping(kernel);
 
+    bool _hasToldOfDamage;
+
     public static bool HostIsStopping(IKernel kernel) => HostUnits.HostIsStopping(kernel);
 
     public Ending HandOver(Target target, string? selector, PolicySet policy, CancellationToken stop)
@@ -34,6 +36,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
             if (Wedged(gpus, target) is { } stuck)
                 return new Ending.Refused(stuck);
+            if (Damaged(gpus) is { } damaged)
+                return new Ending.Refused(damaged);
+            TellOfDamage(waits: true);
             return Take(new(target, gpus), policy, stop)!;
         }
         catch (KernelSilent silent)
@@ -88,6 +93,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     public ImmutableArray<Ending> Reconcile(PolicySet policy, bool waits, CancellationToken stop, Guest? guest = null)
     {
         DropOtherBoots(stop);
+        TellOfDamage(waits);
         var leases = ledger.Leases().Where(l => (guest is null || l.Guest == guest) && WantsALook(l, waits, kernel)).ToList();
         if (leases.Count > 0 && IsHostStopping())
         {
@@ -135,6 +141,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         var boot = Surveyor.BootId(kernel);
         return !ledger.Unfinished().Any(u => waits || !u.Stuck)
             && !ledger.Leases().Any(l => l.BootId != boot || WantsALook(l, waits, kernel))
+            && ledger.Damaged().All(d => !waits && ledger.IsKnown(d))
             && !ledger.Homes().Any(h => h.BootId != boot)
             && !ledger.Wedges().Any(w => w.BootId != boot);
     }
@@ -165,6 +172,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         {
             if (Wedged(errand.Gpus, errand.Target) is { } stuck)
                 return errand.Waits ? new Ending.Refused(stuck) : null;
+            if (Damaged(errand.Gpus) is { } damaged)
+                return new Ending.Refused(damaged);
+            TellOfDamage(errand.Waits);
             return Take(errand, policy, stop);
         }
         catch (KernelSilent silent)
@@ -208,6 +218,27 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         }
         DropOtherBoots(stop);
         return endings.ToImmutable();
+    }
+
+    /// <summary>The refusal for cards of which one has a record that cannot be read: a VM may have it.</summary>
+    Answer.Refused? Damaged(ImmutableArray<PciAddress> gpus) => ledger.Damaged().FirstOrDefault(d => gpus.Any(d.Concerns)) is { } damaged
+        ? new(damaged.What, [new("ledger", damaged.What, [], damaged.Hint)])
+        : null;
+
+    /// <summary>Once a run. The timer would fill the log with it, so that for it once a boot is enough.</summary>
+    void TellOfDamage(bool waits)
+    {
+        if (_hasToldOfDamage)
+            return;
+        _hasToldOfDamage = true;
+        foreach (var damaged in ledger.Damaged())
+        {
+            if (!waits && ledger.IsKnown(damaged))
+                continue;
+            witness.Warns(damaged.ToString());
+            if (!waits)
+                WriteDown(() => ledger.Know(damaged));
+        }
     }
 
     /// <summary>The refusal for cards of which one is marked as stuck; null: none is.</summary>

@@ -193,6 +193,7 @@ static class HookCommand
         if (Policies.For(wish, target) is not { } policy)
             return ExitCode.Refused;
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), ledger.Leases());
+        Say.Damage(ledger);
         if (policy.Strangers(machine) is not [])
             machine = Surveyor.WithUuids(machine, kernel);
         return HandOver.Show(Hook.Plan(errand, policy, machine), wish);

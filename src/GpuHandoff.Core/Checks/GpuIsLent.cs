@@ -16,9 +16,13 @@ static class GpuIsLent
     {
         if (machine.LoanOf(gpu) is { } loan && loan.Tenancy != Tenancy.Gone && loan.Lease.Guest != goal.For)
         {
-            return new(Check.Code, $"{gpu} is lent to {loan.Lease.Guest}", [loan.Evidence], goal.Target == Target.Vfio
-                ? $"stop {loan.Lease.Guest} first, or give this VM another GPU"
-                : $"stop {loan.Lease.Guest} first: the GPU then comes back by itself");
+            var isExpected = loan is { Tenancy: Tenancy.InMotion, Lease.ExpectedBack: { } back } && loan.Evidence.StartsWith(back.Why, StringComparison.Ordinal);
+            return new(Check.Code, $"{gpu} is lent to {loan.Lease.Guest}", [loan.Evidence], (isExpected, goal.Target) switch
+            {
+                (true, _) => $"wait until {loan.Lease.Guest} is back and stop it then; if it does not come back in that time the GPU comes home by itself",
+                (_, Target.Vfio) => $"stop {loan.Lease.Guest} first, or give this VM another GPU",
+                _ => $"stop {loan.Lease.Guest} first: the GPU then comes back by itself",
+            });
         }
         // A VM whose manager did not tell us. On the way back vm-has-the-gpu waits for it.
         if (goal is not { Target: Target.Vfio, For: { } guest })

@@ -112,7 +112,14 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         var policy = said.OfVm(errand.Guest.Id);
         if (errand.WhyKept(said) is { } why)
         {
-            witness.Tells($"{errand.Guest} comes back at once ({why}): {cards} stays on {Owner.Vfio} for it");
+            var time = errand.ComesBack == ComesBack.AfterBackup ? Tenants.BackupTakes : Tenants.RebootTakes;
+            witness.Tells($"{errand.Guest} comes back ({why}): {cards} stays on {Owner.Vfio} for it, for {time.TotalMinutes:0} minutes at most");
+            foreach (var lease in errand.Leases)
+            {
+                // Asked a second time it gets no more time.
+                if (turn.Amend(lease, l => l with { ExpectedBack = l.ExpectedBack ?? new(why, kernel.Uptime + time) }, stop) is { } not)
+                    witness.Warns($"that {errand.Guest} comes back is not written down, and {lease.Gpu} may come home before: {not}");
+            }
             return [];
         }
         return turn.TakeBack(errand.Leases, policy, stop);

@@ -94,6 +94,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         DropOtherBoots(stop);
         TellOfDamage(waits);
+        foreach (var (lease, evidence) in waits ? Expected(ledger, kernel) : [])
+            witness.Tells($"{lease.Gpu} stays on {Owner.Vfio} for {lease.Guest}: {evidence}; it comes home by itself if that VM is not back by then");
         var leases = ledger.Leases().Where(l => (guest is null || l.Guest == guest) && WantsALook(l, waits, kernel)).ToList();
         if (leases.Count > 0 && IsHostStopping())
         {
@@ -135,12 +137,21 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     static bool WantsALook(Lease lease, bool waits, IKernel kernel) => (waits || !lease.IsGivenUp()) && Tenants.Glance(lease, kernel) is var loan
         && (loan.Tenancy == Tenancy.Gone || loan.Lease.Qemu != lease.Qemu);
 
+    /// <summary>What is kept for VMs that come back, and why that is believed.</summary>
+    static IEnumerable<(Lease Lease, string Evidence)> Expected(ILedger ledger, IKernel kernel) =>
+        from lease in ledger.Leases()
+        where lease.BootId == Surveyor.BootId(kernel) && lease.ExpectedBack?.Until > kernel.Uptime
+        let loan = Tenants.Glance(lease, kernel)
+        where loan.Tenancy == Tenancy.InMotion
+        select (lease, loan.Evidence);
+
     /// <summary>Nothing that <see cref="Recover"/> or <see cref="Reconcile"/> would do anything about: seen from a few small files.</summary>
     public static bool IsAllWell(IKernel kernel, ILedger ledger, bool waits)
     {
         var boot = Surveyor.BootId(kernel);
         return !ledger.Unfinished().Any(u => waits || !u.Stuck)
             && !ledger.Leases().Any(l => l.BootId != boot || WantsALook(l, waits, kernel))
+            && !(waits && Expected(ledger, kernel).Any())
             && ledger.Damaged().All(d => !waits && ledger.IsKnown(d))
             && !ledger.Homes().Any(h => h.BootId != boot)
             && !ledger.Wedges().Any(w => w.BootId != boot);
@@ -425,8 +436,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     }
 
     /// <summary>Whether it is worth waiting: a VM is about to let go, or its manager is at work on it and it will either have the card or not.</summary>
-    static bool MayPass(Finding finding, ImmutableArray<PciAddress> gpus, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
-        || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion));
+    /// <remarks>One that is expected back will have it, or is minutes late: that is too long to wait for.</remarks>
+    bool MayPass(Finding finding, ImmutableArray<PciAddress> gpus, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
+        || (finding.Code == GpuIsLent.Check.Code
+            && machine.Loans.Any(l => gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion && !(l.Lease.ExpectedBack?.Until > kernel.Uptime)));
 
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
     Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)

@@ -32,7 +32,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     readonly RootFolder _lasting = new(folder);
     readonly RootFolder _boot = new(ofThisBoot);
 
-    public ImmutableArray<Home> Homes() => [.. _lasting.Files("home-*.json").Select(ReadHome)];
+    public ImmutableArray<Home> Homes() => [.. _lasting.Files("home-", ".json").Select(ReadHome)];
 
     public void Keep(Home home)
     {
@@ -42,7 +42,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     public void Forget(PciAddress gpu) => RootFolder.Delete(HomeOf(gpu));
 
-    public ImmutableArray<Lease> Leases() => [.. _lasting.Files("lease-*.json").Select(ReadLease)];
+    public ImmutableArray<Lease> Leases() => [.. _lasting.Files("lease-", ".json").Select(ReadLease)];
 
     public void Lend(Lease lease)
     {
@@ -73,7 +73,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     public ImmutableArray<Unfinished> Unfinished() =>
     [
-        .. _lasting.Files("journal-*").Where(path => !path.EndsWith(".previous", StringComparison.Ordinal)).Select(ReadJournal).OfType<Unfinished>(),
+        .. _lasting.Files("journal-").Where(path => !path.EndsWith(".previous", StringComparison.Ordinal)).Select(ReadJournal).OfType<Unfinished>(),
     ];
 
     public void Close(Unfinished run, string how) => Append(run, JournalText.Closes(how));
@@ -101,7 +101,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         }
     }
 
-    public ImmutableArray<Wedge> Wedges() => [.. _boot.Files("wedged-*.json").Select(ReadWedge)];
+    public ImmutableArray<Wedge> Wedges() => [.. _boot.Files("wedged-", ".json").Select(ReadWedge)];
 
     public void Mark(Wedge wedge)
     {

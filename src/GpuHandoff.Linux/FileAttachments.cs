@@ -12,7 +12,7 @@ public sealed class FileAttachments(string folder) : IAttachments
 {
     readonly RootFolder _folder = new(folder);
 
-    public ImmutableArray<Attachment> All() => [.. _folder.Files("attach-*.json").Select(Read)];
+    public ImmutableArray<Attachment> All() => [.. _folder.Files("attach-", ".json").Select(Read)];
 
     public void Keep(Attachment attachment)
     {

@@ -32,7 +32,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     readonly RootFolder _lasting = new(folder);
     readonly RootFolder _boot = new(ofThisBoot);
 
-    public ImmutableArray<Home> Homes() => [.. _lasting.Files("home-*.json").Select(ReadHome)];
+    public ImmutableArray<Home> Homes() => [.. _lasting.Files("home-", ".json").Select(ReadHome)];
 
     public void Keep(Home home)
     {
@@ -56,7 +56,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         _boot.Replace(Path.Combine(ofThisBoot, "known-damage"), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(known.Select(what => what + "\n")))));
     }
 
-    IEnumerable<object?> Records() => _lasting.Files("lease-*.json").Select(object? (path) =>
+    IEnumerable<object?> Records() => _lasting.Files("lease-", ".json").Select(object? (path) =>
     {
         try
         {
@@ -101,7 +101,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     public ImmutableArray<Unfinished> Unfinished() =>
     [
-        .. _lasting.Files("journal-*").Where(path => !path.EndsWith(".previous", StringComparison.Ordinal)).Select(ReadJournal).OfType<Unfinished>(),
+        .. _lasting.Files("journal-").Where(path => !path.EndsWith(".previous", StringComparison.Ordinal)).Select(ReadJournal).OfType<Unfinished>(),
     ];
 
     public void Close(Unfinished run, string how) => Append(run, JournalText.Closes(how));
@@ -129,7 +129,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         }
     }
 
-    public ImmutableArray<Wedge> Wedges() => [.. _boot.Files("wedged-*.json").Select(ReadWedge)];
+    public ImmutableArray<Wedge> Wedges() => [.. _boot.Files("wedged-", ".json").Select(ReadWedge)];
 
     public void Mark(Wedge wedge)
     {

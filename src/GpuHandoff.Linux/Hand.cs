@@ -153,8 +153,8 @@ public sealed class Hand : IDisposable
                     RiskyCalls.Run(rest[names], rest[(names + 1)..], TimeSpan.FromMilliseconds(long.Parse(milliseconds)), input, rest[..names]).ToMessage(),
                 _ => Plain((Errno.Invalid, $"unknown request \"{string.Join(' ', request)}\"", null)),
             };
-            if (!Message.Send(1, answer))
-                break;
+            // Nobody hears it where a run has ended since; whether in peace tells what else it has said, or its silence.
+            _ = Message.Send(1, answer);
         }
         // Whoever we worked for has gone without a word, and our last call has ended.
         foreach (var file in locks.Values)

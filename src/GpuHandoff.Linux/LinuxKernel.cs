@@ -17,6 +17,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     // modprobe --dry-run reads files, and a file system may hang as well as a card.
     static readonly TimeSpan _lookUp = TimeSpan.FromSeconds(10);
 
+    // systemd answers in milliseconds; systemctl is asked after it.
+    static readonly TimeSpan _answers = TimeSpan.FromSeconds(2);
+
     // The kernel itself waits 60 s for a device to come back (pci.c:pci_dev_wait).
     static readonly TimeSpan _reset = TimeSpan.FromSeconds(65);
 
@@ -88,26 +91,11 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
 
     public IReadOnlyList<string> List(SysPath folder)
     {
-        try
-        {
-            var names = Directory.GetFileSystemEntries(folder.Text).Select(path => path[(folder.Text.Length + 1)..]).ToArray();
-            Array.Sort(names, StringComparer.Ordinal);
-            return names;
-        }
-        catch (DirectoryNotFoundException)
-        {
-            return [];
-        }
-        catch (IOException)
-        {
-            // A process ended while we listed it, or the path is a file.
-            return [];
-        }
-        catch (UnauthorizedAccessException)
-        {
-            // Other users' /proc/PID/fd, where we are not root: what we may not see, we do not list.
-            return [];
-        }
+        // Nothing where there is no folder, or one of a process that ended while we listed it. Other users' /proc/PID/fd, where we
+        // are not root: what we may not see, we do not list.
+        var names = FolderNames.In(folder.Text);
+        names?.Sort(StringComparer.Ordinal);
+        return names ?? [];
     }
 
     public string? Link(SysPath link)
@@ -258,6 +246,12 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             ProgramEnd.Refused(var errno, var reason) => throw new KernelRefused(saying, errno, reason),
             _ => throw new KernelSilent(saying, budget, since),
         };
+    }
+
+    public string? SystemState()
+    {
+        using var systemd = SystemdBus.To();
+        return systemd?.Ask("SystemState", _answers);
     }
 
     public void Signal(int pid, ulong startedAt, ProcessSignal signal)

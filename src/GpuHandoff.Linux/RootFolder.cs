@@ -41,13 +41,17 @@ sealed class RootFolder(string path)
         }
     }
 
-    /// <summary>Files by a pattern of their names, in order; none where there is no folder.</summary>
-    public IEnumerable<string> Files(string pattern)
+    /// <summary>Files by how their names begin and end, in order; none where there is no folder.</summary>
+    public IReadOnlyList<string> Files(string begin, string end = "")
     {
         if (!IsThere())
             return [];
         Trust();
-        return Directory.GetFiles(Path, pattern).Order(StringComparer.Ordinal);
+        if (FolderNames.In(Path) is not { } names)
+            throw new LedgerRefused($"{Path} cannot be listed: {Errno.Say(Libc.LastError())}", "mend the file system");
+        names.RemoveAll(name => !name.StartsWith(begin, StringComparison.Ordinal) || !name.EndsWith(end, StringComparison.Ordinal));
+        names.Sort(StringComparer.Ordinal);
+        return [.. names.Select(name => System.IO.Path.Combine(Path, name)).Where(path => !Directory.Exists(path))];
     }
 
     /// <summary>A new file that only its owner may read. Never one that is there already, nor through a link.</summary>

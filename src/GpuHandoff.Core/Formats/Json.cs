@@ -9,6 +9,7 @@ namespace GpuHandoff.Formats;
 
 /// <summary>Our records as JSON: the ledger on disk and <c>--json</c>. Generated at build time, so it needs no reflection.</summary>
 [JsonSourceGenerationOptions(
+    GenerationMode = JsonSourceGenerationMode.Metadata,
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
     UseStringEnumConverter = true,
     RespectRequiredConstructorParameters = true,

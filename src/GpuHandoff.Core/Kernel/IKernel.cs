@@ -105,6 +105,12 @@ public interface IKernel
         string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null);
 
     /// <summary>
+    /// What systemd says of the host as a whole (systemctl(1), is-system-running), without starting a program for it; null: it is
+    /// not to be had so.
+    /// </summary>
+    string? SystemState() => null;
+
+    /// <summary>
     /// Signals the process that began at that time (/proc/PID/stat, field 22); no error where it has ended, and nothing for
     /// a stranger that has its PID by now.
     /// </summary>

@@ -44,7 +44,7 @@ static class HostUnits
         try
         {
             // systemctl(1): 0 for "running" alone; what it says counts.
-            return kernel.RunProgram(Programs.Systemctl, ["is-system-running"], Limits.Default.Program).Output.Trim() == "stopping";
+            return (kernel.SystemState() ?? kernel.RunProgram(Programs.Systemctl, ["is-system-running"], Limits.Default.Program).Output.Trim()) == "stopping";
         }
         catch (Exception e) when (e is KernelRefused or KernelSilent)
         {

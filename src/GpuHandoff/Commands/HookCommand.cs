@@ -132,20 +132,20 @@ static class HookCommand
 
     static int Act(HookErrand errand, ILedger ledger)
     {
-        // systemctl takes longer than all that follows; it answers meanwhile.
-        var stopping = errand is HookErrand.HandBack ? Task.Run(() => Turn.HostIsStopping(new LinuxKernel(hand: null))) : null;
         using var work = new Work(Witness.ForTask);
         if (Policies.For(new(), errand is HookErrand.HandOver ? Target.Vfio : Target.Host, work.Witness.Refuses) is not { } policy)
             return ExitCode.Refused;
         var (kernel, locks) = work.Begin();
-        var turn = new Turn(kernel, ledger, locks, work.Witness)
+        var turn = new Turn(kernel, ledger, locks, work.Witness);
+        var code = work.Tell(new Hook(kernel, ledger, turn, work.Witness).Carry(errand, policy, work.Stop), json: false) ?? ExitCode.Done;
+        if (errand is HookErrand.Note { Guest: var guest })
         {
-            IsHostStopping = () => stopping?.GetAwaiter().GetResult() ?? Turn.HostIsStopping(kernel),
-        };
-        var worst = work.Tell(new Hook(kernel, ledger, turn, work.Witness).Carry(errand, policy, work.Stop), json: false) ?? ExitCode.Done;
-        if (errand is HookErrand.Note)
+            // Two VMs that got each other's devices have new watches; whether the one of the start has come up can be seen by now.
             work.Witness.TellOfWatches(isLent: true);
-        return worst;
+            if (Watchdog.Missing(guest) is { } nobody)
+                work.Witness.Warns(nobody);
+        }
+        return code;
     }
 
     /// <summary>What would happen, for a person who wants to know before a start: 0 it would go, 1 it would not, 2 nobody can tell.</summary>

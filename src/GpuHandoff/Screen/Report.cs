@@ -62,6 +62,7 @@ sealed record Report(string Result, string Summary)
 sealed record GuestReport(string? Node, ImmutableArray<Shared> Gpus, ImmutableArray<string> Troubles);
 
 [JsonSourceGenerationOptions(
+    GenerationMode = JsonSourceGenerationMode.Metadata,
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
     UseStringEnumConverter = true,
     Converters = [typeof(AddressConverter), typeof(IdConverter), typeof(ClassConverter), typeof(VersionConverter)])]

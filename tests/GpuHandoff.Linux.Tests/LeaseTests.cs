@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using GpuHandoff.Guests;
 using GpuHandoff.Machines;
-using GpuHandoff.Runs;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Linux.Tests;

@@ -31,6 +31,8 @@ public sealed class LabNode : IDisposable
         pkill -CONT -f '[q]m qmeventd'; systemctl start qmeventd gpu-handoff-recover.timer
         for p in $(pgrep qemu-system-x86); do kill -CONT $p; kill -KILL $p; done
         for id in 107 115 120; do [ ! -e /sys/fs/cgroup/lxc/$id ] || pct stop $id; done
+        pkill -x flock
+        for unit in slow ollama; do [ ! -e /sys/fs/cgroup/system.slice/$unit.service ] || { echo 0 > /run/slow; systemctl stop $unit; }; done
         fuser -k -KILL /dev/nvidia0 2> /dev/null
         for i in $(seq 100); do pgrep -f '[q]m cleanup' > /dev/null || break; sleep 0.1; done
         rm -f /etc/pve/qemu-server/*.conf /etc/pve/mapping/pci.cfg
@@ -163,8 +165,6 @@ public sealed class LabNode : IDisposable
         return result.Output + result.Errors;
     }
 
-    public string Status(int id) => Qm($"status {id}").Text;
-
     public string Pid(int id) => Vm.Run($"cat /run/qemu-server/{id}.pid").Ok().Text;
 
     /// <summary>The boot sector is in the guest's hands: it listens to the power button and to the keyboard.</summary>
@@ -182,7 +182,12 @@ public sealed class LabNode : IDisposable
     public void PowerOffInside(int id) =>
         Qm($$$"""monitor {{{id}}} '{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"a"}]}}'""");
 
-    public string Drivers(PluggedGpu gpu) => $"{Host.Driver(gpu, 0)} {Host.Driver(gpu, 1)}";
+    public string Drivers(PluggedGpu gpu) => Vm.Run($$"""
+        for f in {{gpu.Functions[0].Address}} {{gpu.Functions[1].Address}}; do
+            driver=; ! cd -P /sys/bus/pci/devices/$f/driver 2> /dev/null || driver=${PWD##*/}
+            printf '%s ' $driver
+        done
+        """).Text.TrimEnd();
 
     public const string Away = "vfio-pci vfio-pci";
 
@@ -218,6 +223,63 @@ public sealed class LabNode : IDisposable
         result.ExitCode.ShouldBe(0, $"{gpu} did not come home: {Drivers(gpu)}\n{result}");
         return result.Took;
     }
+
+    /// <summary>A unit of the host's that has the first card open, and takes so many seconds to stop.</summary>
+    public void Work(string unit, int stopsIn = 0)
+    {
+        Vm.Run($"echo {stopsIn} > /run/slow; systemctl start {unit}").Ok();
+        IsAtWork(unit);
+    }
+
+    public void IsAtWork(string unit) => Vm.Run($"""
+        for i in $(seq 100); do
+            [ -s /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs ] && fuser --silent /dev/nvidia0 && exit 0
+            sleep 0.1
+        done
+        exit 1
+        """).Ok();
+
+    /// <summary>Waits until a task's log says this, and does something in that moment.</summary>
+    public void AwaitLog(string log, string line, string then = "true") => Vm.Run($"""
+        for i in $(seq 1000); do
+            case $(< /var/log/pve/tasks/{log}) in *'{line}'*) {then}; exit;; esac
+            sleep 0.02
+        done 2> /dev/null
+        cat /var/log/pve/tasks/{log}
+        exit 1
+        """).Ok();
+
+    /// <summary>What it says; the machine is untouched.</summary>
+    public string LooksOnly(int exit, string command)
+    {
+        var before = Host.Picture();
+        var answer = Host.Tool(exit, command);
+        Host.Picture().ShouldBe(before);
+        return answer.Output + answer.Errors;
+    }
+
+    public void Knob(string knob, int value) => Vm.Run($"echo {value} > /sys/module/nvidia/parameters/{knob}").Ok();
+
+    public bool OpensGroup(string pid) => Vm.Run($"ls -l /proc/{pid}/fd").Ok().Text.Contains("/dev/vfio/", StringComparison.Ordinal);
+
+    /// <summary>The VM is the same process, runs, and has its card.</summary>
+    public void Undisturbed(int id, string pid, PluggedGpu gpu)
+    {
+        Pid(id).ShouldBe(pid);
+        // Which its own monitor tells better than Proxmox, for which a process is enough.
+        Vm.Run($"qm monitor {id} query-status").Ok().Text.ShouldContain("\"running\"");
+        OpensGroup(pid).ShouldBeTrue("QEMU has the group open");
+        Drivers(gpu).ShouldBe(Away);
+    }
+
+    /// <summary>Until Proxmox is done with the VM, too.</summary>
+    public void Settled(int id) => Vm.Run($"""
+        for i in $(seq 300); do
+            pgrep -f '[q]m cleanup {id}' > /dev/null || [ -e /run/lab-pve/{id}.task ] || exit 0
+            sleep 0.1
+        done
+        exit 1
+        """).Ok();
 
     public void Policy(string text) => Vm.Run($"cat > /etc/gpu-handoff.yaml << 'END'\n{text}\nEND").Ok();
 

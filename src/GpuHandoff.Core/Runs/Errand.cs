@@ -20,4 +20,6 @@ sealed record Errand(Target Target, ImmutableArray<PciAddress> Gpus)
 
     /// <summary>Nobody asked for these very cards: what hinders it is written down, and told once.</summary>
     public bool IsUnasked { get; init; }
+
+    public bool IsForAStart() => Target == Target.Vfio && For is not null;
 }

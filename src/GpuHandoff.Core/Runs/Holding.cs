@@ -16,11 +16,14 @@ sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan li
     /// <summary>Why not, where a lock could not be had.</summary>
     public Answer.Refused? Refusal { get; private set; }
 
+    /// <summary>Asked where a card's lock is somebody else's: why waiting for it would be in vain; null: it may not be.</summary>
+    public Func<PciAddress, Answer.Refused?> IsInVain { get; init; } = _ => null;
+
     public void Take(IEnumerable<PciAddress> gpus)
     {
         foreach (var gpu in gpus.Distinct().Order())
         {
-            if (Wait($"gpu-{gpu}", shared: false, gpu.ToString()) is not { } card)
+            if (Wait($"gpu-{gpu}", shared: false, gpu.ToString(), () => IsInVain(gpu)) is not { } card)
                 return;
             _cards.Add(gpu, card);
         }
@@ -50,13 +53,18 @@ sealed class Holding(IKernel kernel, ILocks locks, IWitness witness, TimeSpan li
         return Wait(Turn.Modules, !_alone, "the driver's modules") is { } held ? new(held, _alone) : null;
     }
 
-    ILock? Wait(string name, bool shared, string what)
+    ILock? Wait(string name, bool shared, string what, Func<Answer.Refused?>? isInVain = null)
     {
         var (tries, told) = (0, false);
         while (true)
         {
             if (locks.Try(name, shared) is { } held)
                 return held;
+            if (isInVain?.Invoke() is { } why)
+            {
+                Refusal = why;
+                return null;
+            }
             // Who is just ending (a helper process that was told so) is not worth a word.
             tries++;
             var holder = locks.Holder(name);

@@ -5,6 +5,7 @@ using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Runs;
 
@@ -54,6 +55,28 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
                 break;
         }
         return outcome;
+    }
+
+    /// <summary>
+    /// Its manager is at work on it, and it has not run yet. libvirt shows no more than the age of the loan, which is the same
+    /// for a start that has just failed: there only a hand-over that is at work tells.
+    /// </summary>
+    public static bool IsStarting(Loan loan) => loan is { Tenancy: Tenancy.InMotion, Lease.Qemu: null }
+        && (loan.Lease.Guest.Manager == VmManager.Proxmox || loan.Lease.Ready is null);
+
+    /// <summary>
+    /// The refusal for a VM's start while another VM that will have the card is being started: who came second is told so at
+    /// once, and not when that one runs. Null: nobody starts with it.
+    /// </summary>
+    public Answer.Refused? OnItsWay(PciAddress gpu, Errand errand)
+    {
+        if (!errand.IsForAStart() || LeaseOf(gpu) is not { } lease || lease.Guest == errand.For || lease.BootId != Surveyor.BootId(kernel)
+            || Tenants.Glance(lease, kernel) is not { } loan || !IsStarting(loan))
+        {
+            return null;
+        }
+        var machine = Surveyor.Cards(kernel) with { Loans = [loan] };
+        return Planner.Plan(machine, new(errand.Target, [.. machine.Gpus.Where(g => errand.Gpus.Contains(g.Address))]) { For = errand.For }, Policy.Default) as Answer.Refused;
     }
 
     /// <summary>QEMU's process, where nobody has written it down yet: by this it is known also when it has lost its name.</summary>

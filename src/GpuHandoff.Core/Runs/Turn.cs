@@ -126,7 +126,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     Ending? Take(Errand errand, PolicySet policy, CancellationToken stop)
     {
         var gpus = errand.Gpus;
-        using var turn = new Holding(kernel, locks, witness, errand.Waits ? policy.Limits().Total : TimeSpan.Zero, stop);
+        using var turn = new Holding(kernel, locks, witness, errand.Waits ? policy.Limits().Total : TimeSpan.Zero, stop)
+        {
+            IsInVain = gpu => _lending.OnItsWay(gpu, errand),
+        };
         turn.Take(gpus.Concat(Leftovers().Touching(gpus).SelectMany(u => u.Plan.Gpus)));
         if (turn.Refusal is not null && !errand.Waits)
             return null;
@@ -178,7 +181,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                     turn.WantsModulesAlone();
                     continue;
                 case Answer.Refused refused when kernel.Uptime >= until || stop.IsCancellationRequested
-                    || refused.Findings.Any(f => !MayPass(f, gpus, machine)):
+                    || refused.Findings.Any(f => !MayPass(f, errand, machine)):
                     return _lending.Told(errand, refused);
                 case Answer.Refused refused:
                     if (!told)
@@ -194,9 +197,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
 
     /// <summary>Whether it is worth waiting: a VM is about to let go, or its manager is at work on it and it will either have the card or not.</summary>
     /// <remarks>One that is expected back will have it, or is minutes late: that is too long to wait for.</remarks>
-    bool MayPass(Finding finding, ImmutableArray<PciAddress> gpus, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
-        || (finding.Code == GpuIsLent.Check.Code
-            && machine.Loans.Any(l => gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion && !(l.Lease.ExpectedBack?.Until > kernel.Uptime)));
+    bool MayPass(Finding finding, Errand errand, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
+        || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => errand.Gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion
+            && !(errand.IsForAStart() && Lending.IsStarting(l)) && !(l.Lease.ExpectedBack?.Until > kernel.Uptime)));
 
     static bool ChangesModules(Plan plan) =>
         plan.Steps().Any(s => s is LoadModule or UnloadModule or LoadDriver or UnloadDriver or RemoveNodes or MakeNodes);

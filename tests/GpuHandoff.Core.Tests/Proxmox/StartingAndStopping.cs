@@ -112,6 +112,39 @@ public class StartingAndStopping
         desk.Ledger.Leases().ShouldHaveSingleItem().Guest.Id.ShouldBe("101");
     }
 
+    [Fact]
+    public void A_second_VM_that_starts_while_the_first_is_still_being_given_the_GPU_is_refused_at_once()
+    {
+        var desk = new ProxmoxDesk(Hosts.BusyServices()).With("101", "hostpci0: 0000:01:00").With("102", "hostpci0: 0000:01:00");
+        desk.Policy = Policy.Default with { Users = UsersPolicy.Default with { Units = Treatment.Restart } };
+        desk.Kernel.Unit("ollama.service").StopTakes = TimeSpan.FromSeconds(8);
+        var (why, took) = ((string?)null, TimeSpan.MaxValue);
+        desk.Kernel.Later(TimeSpan.FromSeconds(2), () =>
+        {
+            var began = desk.Kernel.Uptime;
+            why = desk.Qm.Start("102");
+            took = desk.Kernel.Uptime - began;
+        });
+        desk.ShouldStart("101");
+        why.ShouldNotBeNull().ShouldContain("pre-start");
+        took.ShouldBeLessThan(TimeSpan.FromSeconds(1));
+        desk.Words.ShouldContain("is lent to VM 101 (vm101)");
+        desk.Qm.Log.ShouldBe(["102 pre-start 1", "101 pre-start 0", "101 post-start 0"]);
+        desk.Ledger.Leases().ShouldHaveSingleItem().Guest.Id.ShouldBe("101");
+    }
+
+    [Fact]
+    public void A_second_VM_that_starts_before_the_QEMU_of_the_first_is_refused_at_once()
+    {
+        var desk = new ProxmoxDesk(Hosts.SingleGpu()).With("101", "hostpci0: 0000:01:00").With("102", "hostpci0: 0000:01:00");
+        using var locked = desk.Kernel.Proxmox.Lock("101");
+        desk.Call(101, "pre-start").ShouldBe(0, desk.Words);
+        var began = desk.Kernel.Uptime;
+        desk.Qm.Start("102").ShouldNotBeNull().ShouldContain("pre-start");
+        (desk.Kernel.Uptime - began).ShouldBeLessThan(TimeSpan.FromSeconds(1));
+        desk.Words.ShouldContain("is lent to VM 101 (vm101)");
+    }
+
     [Theory]
     [InlineData("101", "102")]
     [InlineData("102", "101")]

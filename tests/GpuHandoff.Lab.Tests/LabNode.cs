@@ -233,7 +233,7 @@ public sealed class LabNode : IDisposable
 
     public void IsAtWork(string unit) => Vm.Run($"""
         for i in $(seq 100); do
-            [ -s /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs ] && fuser --silent /dev/nvidia0 && exit 0
+            read -r _ 2> /dev/null < /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs && fuser --silent /dev/nvidia0 && exit 0
             sleep 0.1
         done
         exit 1

@@ -103,6 +103,17 @@ public sealed class ProxmoxOfAMachine : IDisposable
     }
 
     [Fact]
+    public void Mappings_of_five_megabytes_of_garbage_are_told_and_hide_no_vm()
+    {
+        Put("etc/pve/nodes/pve1/qemu-server/102.conf", "hostpci0: mapping=gpu\n");
+        Put("etc/pve/mapping/pci.cfg", new string('x', 5_000_000));
+        var listed = Tool.Run("vms", "--root", _root);
+        listed.Exit.ShouldBe(0);
+        listed.Out.ShouldContain("VM 105 (linux)");
+        listed.Err.ShouldContain("warning: /etc/pve/mapping/pci.cfg: it has more than 1 MiB");
+    }
+
+    [Fact]
     public void The_guests_of_each_gpu_are_listed()
     {
         var (exit, output, error) = Tool.Run("vms", "--root", _root);

@@ -35,10 +35,10 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
     /// <summary>Follows Proxmox's rules for a VM that is about to start.</summary>
     /// <param name="config">Its configuration.</param>
     /// <param name="path">Where that lies, for messages.</param>
-    public static Allotment Of(int vm, VmConfig config, SysPath path, ProxmoxNode node, IReadOnlyList<Lease> othersLeases, IKernel kernel) =>
-        new Allotting(vm, config, path, node, othersLeases, kernel).Allot();
+    internal static Allotment Of(int vm, VmConfig config, SysPath path, ProxmoxNode node, Claims claims, IReadOnlyList<Lease> othersLeases, IKernel kernel) =>
+        new Allotting(vm, config, path, node, claims, othersLeases, kernel).Allot();
 
-    sealed class Allotting(int vm, VmConfig config, SysPath path, ProxmoxNode node, IReadOnlyList<Lease> othersLeases, IKernel kernel)
+    sealed class Allotting(int vm, VmConfig config, SysPath path, ProxmoxNode node, Claims claims, IReadOnlyList<Lease> othersLeases, IKernel kernel)
     {
         readonly ImmutableArray<Allotted>.Builder _functions = ImmutableArray.CreateBuilder<Allotted>();
         readonly ImmutableArray<Finding>.Builder _refusals = ImmutableArray.CreateBuilder<Finding>();
@@ -180,7 +180,7 @@ public sealed record Allotment(ImmutableArray<Allotted> Functions, ImmutableArra
         }
 
         string? WhoHas(PciAddress function) =>
-            Claims.Of(function, vm, node, kernel)
+            claims.Of(function, vm)
             // Its hook has run, and Proxmox has not come to reserve it yet.
             ?? othersLeases.Where(l => l.Gpu.SharesSlotWith(function)).Select(l => $"it is lent to {l.Guest}").FirstOrDefault();
 

@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Globalization;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -5,13 +6,16 @@ using GpuHandoff.Survey;
 
 namespace GpuHandoff.Proxmox;
 
-/// <summary>What Proxmox's reservations say of a function.</summary>
-static class Claims
+/// <summary>What Proxmox's reservations say of functions: read once, and only if somebody asks.</summary>
+sealed class Claims(ProxmoxNode node, IKernel kernel)
 {
+    readonly Lazy<ImmutableArray<Reservation>> _reserved = new(node.Reserved);
+
     /// <summary>Which other VM has a function, in words; null: none.</summary>
-    public static string? Of(PciAddress function, int vm, ProxmoxNode node, IKernel kernel)
+    /// <exception cref="NotProxmox">The file of reservations is too large to be one.</exception>
+    public string? Of(PciAddress function, int vm)
     {
-        foreach (var reservation in node.Reserved().Where(r => r.Vm != vm && r.Id.Has(function)))
+        foreach (var reservation in _reserved.Value.Where(r => r.Vm != vm && r.Id.Has(function)))
         {
             if (IsLive(reservation, kernel))
                 return $"Proxmox keeps it for {Name(reservation.Vm, node)}, which {(reservation.Pid is { } pid ? $"runs as process {pid}" : "starts")}";

@@ -15,6 +15,27 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
 {
     readonly ProxmoxNode _node = new(kernel) { Patience = null };
 
+    /// <summary>Does what the call asks for. A start that was found to be impossible is among the endings, too.</summary>
+    public ImmutableArray<Ending> Carry(HookErrand errand, PolicySet said, CancellationToken stop)
+    {
+        switch (errand)
+        {
+            case HookErrand.None:
+                return [];
+            case HookErrand.Refused { Why: var why }:
+                return [new Ending.Refused(why)];
+            case HookErrand.HandOver start:
+                return HandOver(start, said, stop);
+            case HookErrand.HandBack end:
+                return HandBack(end, said, stop);
+            case HookErrand.Note running:
+                Note(running, said, stop);
+                return [];
+            default:
+                throw new ArgumentOutOfRangeException(nameof(errand));
+        }
+    }
+
     /// <summary>
     /// The cards to the VM. What was refused or failed is among the endings, and everything is as before then.
     /// </summary>
@@ -75,7 +96,7 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
     public void Note(HookErrand.Note errand, PolicySet said, CancellationToken stop)
     {
         var vm = int.Parse(errand.Guest.Id);
-        var reserved = _node.Reserved().Where(r => r.Vm == vm).ToList();
+        var reserved = Reserved(vm);
         var qemu = RunningVm.Of(vm, kernel);
         var leases = errand.Leases;
         if (reserved.Count > 0)
@@ -85,6 +106,19 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         {
             if (!turn.Amend(lease, l => l with { Qemu = qemu ?? l.Qemu, Pinned = pinned }, stop))
                 witness.Warns($"{lease.Gpu} is no longer lent to {errand.Guest}");
+        }
+    }
+
+    List<Reservation> Reserved(int vm)
+    {
+        try
+        {
+            return [.. _node.Reserved().Where(r => r.Vm == vm)];
+        }
+        catch (NotProxmox trouble)
+        {
+            witness.Warns($"which of its devices Proxmox has chosen is not known: {trouble.Message}");
+            return [];
         }
     }
 
@@ -176,9 +210,10 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
             witness.Warns($"Proxmox has chosen {gpu.Address} for {guest}, which was not handed over by gpu-handoff: it does not come back by itself; "
                 + $"after the VM has stopped: gpu-handoff to_nvidia --gpu {gpu.Address} --claim");
         }
+        var claims = new Claims(_node, kernel);
         foreach (var lease in vain)
         {
-            if (lease.Functions.Select(f => Claims.Of(f.Function, vm, _node, kernel)).OfType<string>().FirstOrDefault() is { } other)
+            if (lease.Functions.Select(f => claims.Of(f.Function, vm)).OfType<string>().FirstOrDefault() is { } other)
             {
                 witness.Warns($"{lease.Gpu} was taken for {guest}, but {other}");
                 continue;

@@ -119,14 +119,23 @@ public abstract record HookErrand
             // Another VM's GPU is no reason to keep this one off; what may still be lent to it waits for whoever mends the record.
             return new None($"warning: {refused.Message}\nhint: {refused.Hint}");
         }
-        var allotment = wantsNone
-            ? new([], [], [])
-            : Allotment.Of(call.Vm, config, path, node, OthersAtWork(call.Vm, kernel, ledger), kernel);
         var guest = GuestOf(call.Vm, config.Name);
-        if (allotment.Refusals is not [])
-            return new Refused(new($"{guest} cannot start", allotment.Refusals));
-        if (Reserved(call.Vm, allotment, node, kernel) is { } reserved)
-            return new Refused(new($"{guest} cannot start", [reserved]));
+        Allotment allotment;
+        try
+        {
+            var claims = new Claims(node, kernel);
+            allotment = wantsNone
+                ? new([], [], [])
+                : Allotment.Of(call.Vm, config, path, node, claims, OthersAtWork(call.Vm, kernel, ledger), kernel);
+            if (allotment.Refusals is not [])
+                return new Refused(new($"{guest} cannot start", allotment.Refusals));
+            if (Reserved(call.Vm, allotment, claims) is { } reserved)
+                return new Refused(new($"{guest} cannot start", [reserved]));
+        }
+        catch (NotProxmox trouble)
+        {
+            return Refuse($"nobody can tell which devices {guest} gets", [trouble.Message], "look at that file: no tool of Proxmox writes one of that size");
+        }
         ImmutableArray<Lease> left = [.. leases.Where(l => !allotment.Gpus.Contains(l.Gpu))];
         return allotment.Gpus is [] && left is []
             ? new None(allotment.Notes is [] ? null : string.Join('\n', allotment.Notes))
@@ -158,13 +167,13 @@ public abstract record HookErrand
     }
 
     /// <summary>Proxmox would refuse it after us, with the card taken from the host for nothing.</summary>
-    static Finding? Reserved(int vm, Allotment allotment, ProxmoxNode node, IKernel kernel)
+    static Finding? Reserved(int vm, Allotment allotment, Claims claims)
     {
         if (allotment.Gpus is [])
             return null;
         foreach (var (function, key) in allotment.Functions)
         {
-            if (Claims.Of(function, vm, node, kernel) is { } who)
+            if (claims.Of(function, vm) is { } who)
                 return new(GpuIsLent.Check.Code, $"{key}: {function} is another VM's", [who], "stop that VM first, or give this one another GPU");
         }
         return null;

@@ -22,6 +22,9 @@ public sealed record NodeGuests(string? Node, ImmutableArray<VmFile> Vms, Immuta
     /// <summary>The mappings that VMs of this node name.</summary>
     public ImmutableArray<PciMapping> Mappings { get; init; } = [];
 
+    /// <summary>Why nobody knows what those offer; null: it is known.</summary>
+    public string? MappingTrouble { get; init; }
+
     /// <summary>Whether a device gives a VM this card, or may: of several alternatives the start chooses one.</summary>
     public bool Gives(HostPci device, Gpu gpu) => !device.IsMediated && (device.Mapping is { } id
         ? Mappings.FirstOrDefault(m => m.Id == id) is { } mapping && Offers(mapping, gpu)
@@ -35,6 +38,8 @@ public sealed record NodeGuests(string? Node, ImmutableArray<VmFile> Vms, Immuta
     /// <summary>Files, and lines of files, that Proxmox cannot read either: with their place, so that somebody can mend them.</summary>
     public IEnumerable<string> Troubles()
     {
+        if (MappingTrouble is { } unread)
+            yield return unread;
         foreach (var (path, trouble) in Vms.Select(v => (v.Path, v.Trouble)).Concat(Containers.Select(c => (c.Path, c.Trouble))).Where(f => f.Trouble is not null))
             yield return $"{path}: {trouble}";
         foreach (var (path, dropped) in Vms.Where(v => v.Config is not null).Select(v => (v.Path, v.Config!.Dropped))
@@ -51,6 +56,7 @@ public sealed record NodeGuests(string? Node, ImmutableArray<VmFile> Vms, Immuta
     {
         var vms = node.Configs();
         var containers = node.Ids(ProxmoxNode.Containers).Select(id => Container(id, node)).ToImmutableArray();
+        var (mappings, trouble) = MappingsOf(vms, node);
         return new(node.Name(), vms, containers)
         {
             Running =
@@ -58,12 +64,25 @@ public sealed record NodeGuests(string? Node, ImmutableArray<VmFile> Vms, Immuta
                 .. vms.Select(v => v.Id).Where(id => RunningVm.Of(id, kernel) is not null),
                 .. containers.Select(c => c.Id).Where(id => kernel.Exists(new($"/sys/fs/cgroup/lxc/{id}"))),
             ],
-            Mappings =
+            Mappings = mappings,
+            MappingTrouble = trouble,
+        };
+    }
+
+    static (ImmutableArray<PciMapping> Mappings, string? Trouble) MappingsOf(ImmutableArray<VmFile> vms, ProxmoxNode node)
+    {
+        try
+        {
+            return (
             [
                 .. vms.SelectMany(v => v.Config?.Devices ?? []).Select(d => d.Mapping).OfType<string>().Distinct()
                     .Select(node.Mapping).OfType<PciMapping>(),
-            ],
-        };
+            ], null);
+        }
+        catch (NotProxmox trouble)
+        {
+            return ([], trouble.Message);
+        }
     }
 
     static ContainerFile Container(int id, ProxmoxNode node)
@@ -73,9 +92,7 @@ public sealed record NodeGuests(string? Node, ImmutableArray<VmFile> Vms, Immuta
         try
         {
             var text = node.Text(path) ?? "";
-            return text.Length <= VmConfig.MostBytes
-                ? new(id, path, NameIn(text), LxcConfig.Parse(container, text))
-                : throw new NotProxmox($"it has more than {VmConfig.MostBytes >> 20} MiB, which is more than Proxmox takes");
+            return new(id, path, NameIn(text), LxcConfig.Parse(container, text));
         }
         catch (Exception e) when (e is NotProxmox or KernelRefused)
         {

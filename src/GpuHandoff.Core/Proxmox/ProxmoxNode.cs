@@ -28,6 +28,9 @@ public sealed class ProxmoxNode(IKernel kernel)
 
     public const int MostId = 999_999_999;
 
+    /// <summary>The largest file that the cluster's file system takes (pve-cluster, pmxcfs/memdb.h: MEMDB_MAX_FILE_SIZE).</summary>
+    public const int MostBytes = 1 << 20;
+
     /// <summary>
     /// How long a file may take; null: as long as it likes, and without a helper process. For who runs where Proxmox has read
     /// the same file a moment ago and would hang itself.
@@ -51,7 +54,7 @@ public sealed class ProxmoxNode(IKernel kernel)
     public VmConfig? Config(int vm) => ConfigAt(PathOf(vm));
 
     /// <summary>The same of one that lies elsewhere: with another node, while the VM is on its way from there.</summary>
-    public VmConfig? ConfigAt(SysPath path) => Text(path) is { } text ? Parse(text) : null;
+    public VmConfig? ConfigAt(SysPath path) => Text(path) is { } text ? VmConfig.Parse(text) : null;
 
     /// <summary>Every VM of this node, by number. One whose file cannot be read is among them with its trouble.</summary>
     public ImmutableArray<VmFile> Configs()
@@ -67,10 +70,16 @@ public sealed class ProxmoxNode(IKernel kernel)
         .Order();
 
     /// <summary>The mapping of a name; null: there is none.</summary>
-    public PciMapping? Mapping(string id) => Text(MappingFile) is { } text ? PciMappings.Find(text, id) : null;
+    /// <exception cref="NotProxmox">The file is too large, and named in the words.</exception>
+    public PciMapping? Mapping(string id) => Named(MappingFile) is { } text ? PciMappings.Find(text, id) : null;
 
     /// <summary>What Proxmox keeps for its VMs. The file is replaced as a whole, so no lock is needed.</summary>
-    public ImmutableArray<Reservation> Reserved() => Reservations.Parse(kernel.Read(ReservationFile) ?? "");
+    /// <exception cref="NotProxmox">The file is too large, and named in the words.</exception>
+    public ImmutableArray<Reservation> Reserved() => Reservations.Parse(Named(ReservationFile) ?? "");
+
+    /// <summary>The storage called <c>local</c>, which every node has.</summary>
+    /// <exception cref="NotProxmox">The file is too large, and named in the words.</exception>
+    public LocalStorage Storage() => LocalStorage.Parse(Named(StorageFile) ?? "");
 
     /// <summary>Other nodes of the cluster.</summary>
     public ImmutableArray<string> OtherNodes() => [.. kernel.List(Cluster / "nodes").Where(n => n != Name())];
@@ -82,11 +91,32 @@ public sealed class ProxmoxNode(IKernel kernel)
     // vm: 101
     // 	state started
     /// <summary>Whether Proxmox's high availability starts and stops this VM.</summary>
-    public bool IsUnderHa(int vm) => Text(Cluster / "ha/resources.cfg") is { } text
+    public bool IsUnderHa(int vm) => Named(Cluster / "ha/resources.cfg") is { } text
         && text.Split('\n').Any(line => line.TrimEnd() == $"vm: {vm}");
 
     /// <summary>A file's text; null: there is none.</summary>
-    public string? Text(SysPath file) => Patience is { } patience ? kernel.ReadSlow(file, patience) : kernel.Read(file);
+    /// <exception cref="NotProxmox">It is larger than pmxcfs takes a file, so it is none of Proxmox's.</exception>
+    public string? Text(SysPath file)
+    {
+        // .version and /run are no files of the cluster's database, and far smaller.
+        var text = Patience is { } patience ? kernel.ReadSlow(file, patience) : kernel.Read(file);
+        // Characters are never more than bytes.
+        return text is not { Length: > MostBytes } ? text
+            : throw new NotProxmox($"it has more than {MostBytes >> 20} MiB, which is more than Proxmox takes");
+    }
+
+    /// <summary>The same of a file that the caller does not speak of.</summary>
+    string? Named(SysPath file)
+    {
+        try
+        {
+            return Text(file);
+        }
+        catch (NotProxmox trouble)
+        {
+            throw new NotProxmox($"{file}: {trouble.Message}");
+        }
+    }
 
     /// <summary>One to nine digits, from 100 on, without zeros in front.</summary>
     public static bool TryId(string text, out int id)
@@ -119,9 +149,4 @@ public sealed class ProxmoxNode(IKernel kernel)
             return new(vm, path, null, refused.Reason);
         }
     }
-
-    // Characters are never more than bytes.
-    static VmConfig Parse(string text) => text.Length <= VmConfig.MostBytes
-        ? VmConfig.Parse(text)
-        : throw new NotProxmox($"it has more than {VmConfig.MostBytes >> 20} MiB, which is more than Proxmox takes");
 }

@@ -67,15 +67,15 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
     {
         var node = new ProxmoxNode(kernel);
         var guests = NodeGuests.Of(node, kernel);
-        var storage = LocalStorage.Parse(node.Text(ProxmoxNode.StorageFile) ?? "");
+        var storage = node.Storage();
         var link = storage.Snippets / Proxmox.Snippet.Name;
-        var text = node.Text(ProxmoxNode.PathOf(vm));
+        var file = guests.Vms.FirstOrDefault(v => v.Id == vm);
         var to = kernel.Link(link);
         var mapped = mapping is null ? null : node.Mapping(mapping);
         return new(vm, guests, storage)
         {
-            Settings = text is { Length: <= VmConfig.MostBytes } ? VmLines.Parse(text) : null,
-            Elsewhere = text is null ? node.NodeOf(vm, "qemu-server") : null,
+            Settings = file is { Trouble: null } && node.Text(file.Path) is { } text ? VmLines.Parse(text) : null,
+            Elsewhere = file is null ? node.NodeOf(vm, "qemu-server") : null,
             Program = program,
             LockedBy = HeldLocks.On(new($"/var/lock/qemu-server/lock-{vm}.conf"), kernel) is [var held, ..] ? $"process {held.Pid} has /var/lock/qemu-server/lock-{vm}.conf" : null,
             NotSafe = Trust.WhyNot(new(program), kernel) ?? Trust.WhyNot(storage.Snippets, kernel),

@@ -14,9 +14,6 @@ public sealed record DroppedLine(int Number, string Text, string Why);
 /// <remarks>qemu-server, PVE/QemuServer.pm:parse_vm_config.</remarks>
 public sealed record VmConfig
 {
-    /// <summary>More is no configuration: Proxmox's cluster file system takes no larger file (pmxcfs: CFS_MAX_FILE_SIZE).</summary>
-    public const int MostBytes = 1 << 20;
-
     static readonly SearchValues<char> _inKeys = SearchValues.Create("abcdefghijklmnopqrstuvwxyz_-");
 
     /// <summary>Its devices, by number. A line that Proxmox drops is not among them.</summary>

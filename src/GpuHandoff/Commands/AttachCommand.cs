@@ -33,8 +33,15 @@ static class AttachCommand
         command.SetAction(parsed =>
         {
             var asked = new SetUpWish(parsed.GetRequiredValue(vm), parsed.GetValue(gpu), parsed.GetValue(mapping), parsed.GetValue(primary));
-            var wish = new Wish(
-                asked.Gpu, [], parsed.GetValue(dryRun), parsed.GetValue(json), parsed.GetValue(quiet), parsed.GetValue(verbose), parsed.GetValue(root));
+            var wish = new Wish
+            {
+                Gpu = asked.Gpu,
+                DryRun = parsed.GetValue(dryRun),
+                Json = parsed.GetValue(json),
+                Quiet = parsed.GetValue(quiet),
+                Verbose = parsed.GetValue(verbose),
+                Root = parsed.GetValue(root),
+            };
             // What the files say decides what a hand-over refuses, and so what attach does.
             return Policies.For(wish, Target.Vfio) is not { } policy ? ExitCode.Refused
                 : Run(wish, s => s.WouldAttach(asked, policy), (s, stop) => s.Attach(asked, policy, stop), asked.Vm);
@@ -50,7 +57,14 @@ static class AttachCommand
             vm, dryRun, json, quiet, verbose, root,
         };
         command.SetAction(parsed => Run(
-            new(null, [], parsed.GetValue(dryRun), parsed.GetValue(json), parsed.GetValue(quiet), parsed.GetValue(verbose), parsed.GetValue(root)),
+            new Wish
+            {
+                DryRun = parsed.GetValue(dryRun),
+                Json = parsed.GetValue(json),
+                Quiet = parsed.GetValue(quiet),
+                Verbose = parsed.GetValue(verbose),
+                Root = parsed.GetValue(root),
+            },
             s => s.WouldDetach(parsed.GetRequiredValue(vm)), (s, stop) => s.Detach(parsed.GetRequiredValue(vm), stop), parsed.GetRequiredValue(vm)));
         return command;
     }
@@ -75,15 +89,11 @@ static class AttachCommand
         }
         if (wish.DryRun || wish.Root is not null)
             return Look(wish, look);
-        using var log = RunLog.Open();
-        var witness = Witness.For(wish, log);
-        using var signals = new StopSignals(witness);
-        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe");
-        var kernel = new LinuxKernel(hand);
-        var setUp = new SetUp(
-            kernel, Place.Ledger(root: null), new MemoryLedger(), Place.Attachments(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand),
-            witness, Program());
-        return Tell(act(setUp, signals.Stop), witness, wish, vm);
+        using var work = new Work(log => Witness.For(wish, log));
+        // What a killed one has left is in the record of what the VM got; recover knows nothing of that.
+        var (kernel, locks) = work.Begin(guards: false);
+        var setUp = new SetUp(kernel, Place.Ledger(root: null), new MemoryLedger(), Place.Attachments(root: null), locks, work.Witness, Program());
+        return Tell(act(setUp, work.Stop), work, wish, vm);
     }
 
     static int Look(Wish wish, Func<SetUp, Answer> look)
@@ -109,7 +119,7 @@ static class AttachCommand
     /// <summary>The kernel's word for what runs here: no link is in it.</summary>
     static string Program() => Environment.ProcessPath ?? UsualProgram;
 
-    static int Tell(Ending ending, Witness witness, Wish wish, int vm)
+    static int Tell(Ending ending, Work work, Wish wish, int vm)
     {
         if (ending is Ending.Ran { Outcome: Outcome.RolledBack or Outcome.Stuck } ran && !wish.Json)
         {
@@ -124,9 +134,9 @@ static class AttachCommand
                 _ => throw new InvalidOperationException("neither rolled back nor stuck"),
             };
             foreach (var line in Say.Lines(what, evidence, hint, state))
-                witness.Says(line);
+                work.Witness.Says(line);
             return ExitCode.Of(ran.Outcome);
         }
-        return HandOver.Tell(ending, witness, wish.Json);
+        return work.Tell(ending, wish.Json);
     }
 }

@@ -103,40 +103,9 @@ static class HandOver
             Say.Refused("not-root", "only root can hand a GPU over", [], "use sudo", wish.Json);
             return ExitCode.Refused;
         }
-        using var log = RunLog.Open();
-        var witness = Witness.For(wish, log);
-        if (Policies.For(wish, target, witness.Refuses) is not { } policy)
+        using var work = new Work(log => Witness.For(wish, log));
+        if (Policies.For(wish, target, work.Witness.Refuses) is not { } policy)
             return ExitCode.Refused;
-        using var signals = new StopSignals(witness);
-        // The hand comes up while we look around.
-        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
-        var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
-        return Tell(turn.HandOver(target, wish.Gpu, policy, signals.Stop), witness, wish.Json);
-    }
-
-    /// <summary>Says how it ended, and gives the exit code for it.</summary>
-    public static int Tell(Ending ending, Witness witness, bool json)
-    {
-        switch (ending)
-        {
-            case Ending.Refused { Why: var why }:
-                witness.Refuses(why);
-                Say.Refused(why, json);
-                return ExitCode.Refused;
-            case Ending.Unanswered { Call: var silent }:
-                if (json)
-                    Say.Data(Report.Of(silent));
-                else
-                    witness.Ends(silent);
-                return ExitCode.Stuck;
-            case Ending.Ran(var plan, var outcome):
-                witness.Ends(plan, outcome);
-                if (json)
-                    Say.Data(Report.Of(plan, outcome));
-                return ExitCode.Of(outcome);
-            default:
-                throw new ArgumentOutOfRangeException(nameof(ending));
-        }
+        return work.Tell(work.Turn().HandOver(target, wish.Gpu, policy, work.Stop), wish.Json);
     }
 }

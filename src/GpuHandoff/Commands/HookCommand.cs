@@ -31,7 +31,7 @@ static class HookCommand
         });
         command.SetAction(parsed => Run(
             parsed.GetRequiredValue(vm), parsed.GetRequiredValue(phase),
-            parsed.GetValue(dryRun) ? new(null, [], DryRun: true, parsed.GetValue(json), Quiet: false, Verbose: false, parsed.GetValue(root)) : null));
+            parsed.GetValue(dryRun) ? new() { DryRun = true, Json = parsed.GetValue(json), Root = parsed.GetValue(root) } : null));
         return command;
     }
 
@@ -134,40 +134,15 @@ static class HookCommand
     {
         // systemctl takes longer than all that follows; it answers meanwhile.
         var stopping = errand is HookErrand.HandBack ? Task.Run(() => Turn.HostIsStopping(new LinuxKernel(hand: null))) : null;
-        using var log = RunLog.Open();
-        var witness = Witness.ForTask(log);
-        var comesHome = errand is not HookErrand.HandOver;
-        var wish = new Wish(null, [], DryRun: false, Json: false, Quiet: false, Verbose: false, Root: null);
-        if (Policies.For(wish, comesHome ? Target.Host : Target.Vfio, witness.Refuses) is not { } policy)
+        using var work = new Work(Witness.ForTask);
+        if (Policies.For(new(), errand is HookErrand.HandOver ? Target.Vfio : Target.Host, work.Witness.Refuses) is not { } policy)
             return ExitCode.Refused;
-        using var signals = new StopSignals(witness);
-        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
-        var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, ledger, new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness)
+        var (kernel, locks) = work.Begin();
+        var turn = new Turn(kernel, ledger, locks, work.Witness)
         {
             IsHostStopping = () => stopping?.GetAwaiter().GetResult() ?? Turn.HostIsStopping(kernel),
         };
-        var hook = new Hook(kernel, ledger, turn, witness);
-        switch (errand)
-        {
-            case HookErrand.HandOver start:
-                return Tell(hook.HandOver(start, policy, signals.Stop), witness);
-            case HookErrand.HandBack end:
-                return Tell(hook.HandBack(end, policy, signals.Stop), witness);
-            case HookErrand.Note running:
-                hook.Note(running, policy, signals.Stop);
-                return ExitCode.Done;
-            default:
-                throw new ArgumentOutOfRangeException(nameof(errand));
-        }
-    }
-
-    static int Tell(IEnumerable<Ending> endings, Witness witness)
-    {
-        var worst = ExitCode.Done;
-        foreach (var ending in endings)
-            worst = Math.Max(worst, HandOver.Tell(ending, witness, json: false));
-        return worst;
+        return work.Tell(new Hook(kernel, ledger, turn, work.Witness).Carry(errand, policy, work.Stop), json: false) ?? ExitCode.Done;
     }
 
     /// <summary>What would happen, for a person who wants to know before a start: 0 it would go, 1 it would not, 2 nobody can tell.</summary>

@@ -20,7 +20,7 @@ static class LibvirtHook
     /// <summary>libvirt has the XML ready before it calls. A script in between that forgets to pass it on must not keep the domain locked.</summary>
     static readonly TimeSpan _patience = TimeSpan.FromSeconds(10);
 
-    static readonly Wish _wish = new(Gpu: null, Flags: [], DryRun: false, Json: false, Quiet: true, Verbose: false, Root: null);
+    static readonly Wish _wish = new() { Quiet = true };
 
     public static int Answer(HookCall call) => call.Moment switch
     {
@@ -83,15 +83,10 @@ static class LibvirtHook
 
     static int Act(Target target, Func<Turn, PolicySet, CancellationToken, IReadOnlyList<Ending>> act)
     {
-        using var log = RunLog.Open();
-        var witness = Witness.For(_wish, log);
-        if (Policies.For(_wish, target, witness.Refuses) is not { } policy)
+        using var work = new Work(log => Witness.For(_wish, log));
+        if (Policies.For(_wish, target, work.Witness.Refuses) is not { } policy)
             return ExitCode.Refused;
-        using var signals = new StopSignals(witness);
-        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
-        var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
-        return act(turn, policy, signals.Stop).Aggregate(ExitCode.Done, (worst, ending) => Math.Max(worst, HandOver.Tell(ending, witness, json: false)));
+        return work.Tell(act(work.Turn(), policy, work.Stop), json: false) ?? ExitCode.Done;
     }
 
     static int Unread(HookCall call, string why, string hint)

@@ -28,7 +28,7 @@ static class ReconcileCommand
         };
         command.SetAction(parsed => Act(
             parsed.GetValue(watch), parsed.GetValue(noWait),
-            new(null, [], DryRun: false, parsed.GetValue(json), parsed.GetValue(quiet), parsed.GetValue(verbose), Root: null)));
+            new() { Json = parsed.GetValue(json), Quiet = parsed.GetValue(quiet), Verbose = parsed.GetValue(verbose) }));
         return command;
     }
 
@@ -45,35 +45,21 @@ static class ReconcileCommand
         {
             // A signal ends it at once while it sleeps; at work it ends what it has begun.
             var worst = ExitCode.Done;
-            new Watch(looking, ledger, () => worst = Math.Max(worst, Run(wish, (turn, policy, stop) => turn.Reconcile(policy, waits: false, stop, guest)).Worst))
+            new Watch(looking, ledger, () => worst = Math.Max(worst, Run(wish, (turn, policy, stop) => turn.Reconcile(policy, waits: false, stop, guest)) ?? worst))
                 .Over(guest, CancellationToken.None);
             return worst;
         }
-        if (!Turn.IsAllWell(looking, ledger, waits: !noWait))
-        {
-            var (worst, told) = Run(wish, (turn, policy, stop) => turn.MakeRounds(policy, waits: !noWait, stop));
-            if (told)
-                return worst;
-        }
+        if (!Turn.IsAllWell(looking, ledger, waits: !noWait) && Run(wish, (turn, policy, stop) => turn.MakeRounds(policy, waits: !noWait, stop)) is { } ended)
+            return ended;
         if (!wish.Quiet)
             Say.Line("nothing is lent to a VM that is gone, and no run was left unfinished: nothing to do");
         return ExitCode.Done;
     }
 
-    static (int Worst, bool Told) Run(Wish wish, Func<Turn, PolicySet, CancellationToken, ImmutableArray<Ending>> act)
+    /// <summary>Null: there was nothing to do.</summary>
+    static int? Run(Wish wish, Func<Turn, PolicySet, CancellationToken, ImmutableArray<Ending>> act)
     {
-        using var log = RunLog.Open();
-        var witness = Witness.For(wish, log);
-        using var signals = new StopSignals(witness);
-        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe", guards: true);
-        var kernel = new LinuxKernel(hand);
-        var turn = new Turn(kernel, Place.Ledger(root: null), new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
-        var (worst, told) = (ExitCode.Done, false);
-        foreach (var ending in act(turn, Policies.ForRecovery(), signals.Stop))
-        {
-            worst = Math.Max(worst, HandOver.Tell(ending, witness, wish.Json));
-            told = true;
-        }
-        return (worst, told);
+        using var work = new Work(log => Witness.For(wish, log));
+        return work.Tell(act(work.Turn(), Policies.ForRecovery(), work.Stop), wish.Json);
     }
 }

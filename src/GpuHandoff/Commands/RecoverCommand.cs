@@ -22,38 +22,27 @@ static class RecoverCommand
             noWait, unwedge, json, quiet, verbose,
         };
         command.SetAction(parsed => Act(
-            parsed.GetValue(noWait), parsed.GetValue(unwedge), parsed.GetValue(json),
-            new(null, [], DryRun: false, parsed.GetValue(json), parsed.GetValue(quiet), parsed.GetValue(verbose), Root: null)));
+            parsed.GetValue(noWait), parsed.GetValue(unwedge),
+            new() { Json = parsed.GetValue(json), Quiet = parsed.GetValue(quiet), Verbose = parsed.GetValue(verbose) }));
         return command;
     }
 
-    static int Act(bool noWait, bool unwedge, bool json, Wish wish)
+    static int Act(bool noWait, bool unwedge, Wish wish)
     {
         if (!RootUser.IsUs())
         {
-            Say.Refused("not-root", "only root can recover a GPU", [], "use sudo", json);
+            Say.Refused("not-root", "only root can recover a GPU", [], "use sudo", wish.Json);
             return ExitCode.Refused;
         }
-        using var log = RunLog.Open();
-        var witness = Witness.For(wish, log);
-        using var signals = new StopSignals(witness);
-        using var hand = Hand.Start(Environment.ProcessPath ?? "/proc/self/exe");
-        var kernel = new LinuxKernel(hand);
-        var ledger = Place.Ledger(root: null);
+        using var work = new Work(log => Witness.For(wish, log));
         // Read only where there is something to recover: the timer asks twice a minute, and a mistake in it is told each time.
-        var policy = ledger.Unfinished() is [] ? PolicySet.Default : Policies.ForRecovery();
-        var turn = new Turn(kernel, ledger, new FileLocks(kernel, FileLedger.DefaultOfThisBoot, hand), witness);
-        IEnumerable<Ending> endings =
-            [.. unwedge ? turn.Unwedge() : [], .. turn.Recover(policy, wait: !noWait, signals.Stop)];
-        var worst = ExitCode.Done;
-        var told = false;
-        foreach (var ending in endings)
-        {
-            worst = Math.Max(worst, HandOver.Tell(ending, witness, json));
-            told = true;
-        }
-        if (!told && !wish.Quiet)
+        var policy = Place.Ledger(root: null).Unfinished() is [] ? PolicySet.Default : Policies.ForRecovery();
+        var turn = work.Turn(guards: false);
+        IEnumerable<Ending> endings = [.. unwedge ? turn.Unwedge() : [], .. turn.Recover(policy, wait: !noWait, work.Stop)];
+        if (work.Tell(endings, wish.Json) is { } worst)
+            return worst;
+        if (!wish.Quiet)
             Say.Line("no run was left unfinished: nothing to do");
-        return worst;
+        return ExitCode.Done;
     }
 }

@@ -5,8 +5,23 @@ using GpuHandoff.Goals;
 namespace GpuHandoff.Commands;
 
 /// <summary>What a user said on the command line of a hand-over or its plan.</summary>
-/// <param name="Flags">What the command line says of the policy, to be laid over what the files say.</param>
-sealed record Wish(string? Gpu, ImmutableArray<Setting> Flags, bool DryRun, bool Json, bool Quiet, bool Verbose, DirectoryInfo? Root);
+sealed record Wish
+{
+    public string? Gpu { get; init; }
+
+    /// <summary>What the command line says of the policy, to be laid over what the files say.</summary>
+    public ImmutableArray<Setting> Flags { get; init; } = [];
+
+    public bool DryRun { get; init; }
+
+    public bool Json { get; init; }
+
+    public bool Quiet { get; init; }
+
+    public bool Verbose { get; init; }
+
+    public DirectoryInfo? Root { get; init; }
+}
 
 /// <summary>The switches of a hand-over, and those of them that a look needs.</summary>
 sealed class Switches
@@ -52,9 +67,16 @@ sealed class Switches
 
     public Wish Read(ParseResult parsed)
     {
-        return new(
-            parsed.GetValue(_gpu), Flags(parsed), Is(parsed, _dryRun), Is(parsed, _json), Is(parsed, _quiet), Is(parsed, _verbose),
-            Has(parsed, _root) ? parsed.GetValue(_root) : null);
+        return new()
+        {
+            Gpu = parsed.GetValue(_gpu),
+            Flags = Flags(parsed),
+            DryRun = Is(parsed, _dryRun),
+            Json = Is(parsed, _json),
+            Quiet = Is(parsed, _quiet),
+            Verbose = Is(parsed, _verbose),
+            Root = Has(parsed, _root) ? parsed.GetValue(_root) : null,
+        };
     }
 
     ImmutableArray<Setting> Flags(ParseResult parsed)

@@ -73,9 +73,8 @@ sealed class VmHost
         return HookWasKilled ? 137 : exit;
     }
 
-    int Hook(IKernel kernel, Turn turn, string vm, string phase) => ProxmoxDesk.Carry(
-        HookErrand.Of(new(int.Parse(vm), HookCall.PhaseOf(phase)!.Value), kernel, Desk.Ledger),
-        new(kernel, Desk.Ledger, turn, Desk.Memo), _policy, CancellationToken.None).Exit;
+    int Hook(IKernel kernel, Turn turn, string vm, string phase) => ProxmoxDesk.Exit(new Hook(kernel, Desk.Ledger, turn, Desk.Memo).Carry(
+        HookErrand.Of(new(int.Parse(vm), HookCall.PhaseOf(phase)!.Value), kernel, Desk.Ledger), _policy, CancellationToken.None));
 
     /// <summary>The timer comes once; nobody waits for anything.</summary>
     public ImmutableArray<Ending> Round() => Desk.Turn(9001).MakeRounds(_policy, waits: false, CancellationToken.None);

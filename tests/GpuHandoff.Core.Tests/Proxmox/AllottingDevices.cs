@@ -256,6 +256,29 @@ public class AllottingDevices
         desk.Writes.ShouldBe(0);
     }
 
+    [Theory]
+    [InlineData(ProxmoxHost.Mappings)]
+    [InlineData(ProxmoxHost.Reservations)]
+    public void Five_megabytes_of_garbage_beside_the_configuration_are_an_error_with_the_file(string file)
+    {
+        var desk = Twins("hostpci0: mapping=pool");
+        desk.Kernel.Files.Write(file, string.Concat(Enumerable.Repeat("0000:05:00.0 101 pid:\u0001=[;,\n", 200_000)));
+        desk.Call(101, "pre-start").ShouldBe(1);
+        desk.Words.ShouldContain($"{file}: it has more than 1 MiB");
+        desk.Writes.ShouldBe(0);
+    }
+
+    [Fact]
+    public void A_VM_that_runs_is_noted_though_nobody_can_read_what_Proxmox_has_chosen()
+    {
+        var desk = Twins("hostpci0: mapping=pool");
+        desk.ShouldStart("101");
+        desk.Kernel.Files.Write(ProxmoxHost.Reservations, new string('x', 5 << 20));
+        desk.Call(101, "post-start").ShouldBe(0);
+        desk.Told.ShouldContain($"{ProxmoxHost.Reservations}: it has more than 1 MiB");
+        desk.Ledger.Leases().ShouldHaveSingleItem().Qemu.ShouldNotBeNull();
+    }
+
     [Fact]
     public void A_cluster_file_system_that_has_died_is_told()
     {

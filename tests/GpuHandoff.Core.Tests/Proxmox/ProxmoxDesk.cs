@@ -61,32 +61,13 @@ sealed class ProxmoxDesk
     /// <summary>What a look has found to do, perhaps a while ago.</summary>
     public int Carry(HookErrand errand)
     {
-        var (exit, why) = Carry(errand, new(Kernel, Ledger, Desk.Turn(), Desk.Memo), Policy, Stop);
-        Refusal = why ?? Refusal;
-        return exit;
+        var endings = new Hook(Kernel, Ledger, Desk.Turn(), Desk.Memo).Carry(errand, Policy, Stop);
+        Refusal = endings.OfType<Ending.Refused>().LastOrDefault()?.Why ?? Refusal;
+        return Exit(endings);
     }
 
-    /// <summary>The exit code as the program gives it, and why something was refused.</summary>
-    public static (int Exit, Answer.Refused? Why) Carry(HookErrand errand, Hook hook, PolicySet policy, CancellationToken stop)
-    {
-        switch (errand)
-        {
-            case HookErrand.Refused { Why: var why }:
-                return (ExitCode.Refused, why);
-            case HookErrand.HandOver start:
-                return Worst(hook.HandOver(start, policy, stop));
-            case HookErrand.HandBack end:
-                return Worst(hook.HandBack(end, policy, stop));
-            case HookErrand.Note running:
-                hook.Note(running, policy, stop);
-                return (ExitCode.Done, null);
-            default:
-                return (ExitCode.Done, null);
-        }
-    }
-
-    static (int Exit, Answer.Refused? Why) Worst(IReadOnlyCollection<Ending> endings) =>
-        (endings.Select(Exit).DefaultIfEmpty().Max(), endings.OfType<Ending.Refused>().LastOrDefault()?.Why);
+    /// <summary>The exit code as the program gives it.</summary>
+    public static int Exit(IEnumerable<Ending> endings) => endings.Select(Exit).DefaultIfEmpty(ExitCode.Done).Max();
 
     static int Exit(Ending ending) => ending switch
     {

@@ -1,6 +1,3 @@
-using FsCheck;
-using FsCheck.Fluent;
-using FsCheck.Xunit;
 using GpuHandoff.Proxmox;
 
 namespace GpuHandoff.Core.Tests.Proxmox;
@@ -84,35 +81,8 @@ public class ReadingVmConfigs
     [Fact]
     public void A_megabyte_of_garbage_is_read_in_one_go_and_gives_no_device()
     {
-        var garbage = string.Concat(Enumerable.Range(0, VmConfig.MostBytes / 16).Select(i => $"{i:x8}{(char)(i % 128)};,=[:\n"));
+        var garbage = string.Concat(Enumerable.Range(0, ProxmoxNode.MostBytes / 16).Select(i => $"{i:x8}{(char)(i % 128)};,=[:\n"));
 
         VmConfig.Parse(garbage).Devices.ShouldBeEmpty();
     }
-
-    static readonly Gen<string> _id =
-        from domain in Gen.Elements("", "0000:", "10000:")
-        from bus in Gen.Choose(0, 255)
-        from device in Gen.Choose(0, 31)
-        from function in Gen.Choose(-1, 7)
-        select $"{domain}{bus:x2}:{device:x2}{(function < 0 ? "" : $".{function}")}";
-
-    static readonly Gen<(string Text, string[] Ids)> _device =
-        from ids in _id.NonEmptyListOf()
-        from named in Gen.Elements("", "host=")
-        from extras in Gen.SubListOf("pcie=1", "x-vga=on", "rombar=0", "driver=keep", "romfile=vbios.rom")
-        select (string.Join(',', extras.Append($"{named}{string.Join(';', ids)}")), ids.ToArray());
-
-    [Property(MaxTest = 300)]
-    public Property Whatever_is_written_is_read_back() => Prop.ForAll(
-        (from index in Gen.Choose(0, HostPci.Most - 1) from device in _device select (index, device)).ToArbitrary(),
-        written =>
-        {
-            var read = VmConfig.Parse($"cores: 4\nhostpci{written.index}: {written.device.Text}\n[snap]\nhostpci9: 01:00\n");
-
-            read.Dropped.ShouldBeEmpty();
-            var device = read.Devices.ShouldHaveSingleItem();
-            device.Index.ShouldBe(written.index);
-            device.Host.Select(h => h.Text).ShouldBe(written.device.Ids);
-            device.Driver.ShouldBe(written.device.Text.Contains("driver=keep", StringComparison.Ordinal) ? HostDriver.Keep : HostDriver.Vfio);
-        });
 }

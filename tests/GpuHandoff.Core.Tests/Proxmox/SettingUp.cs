@@ -1,8 +1,5 @@
-using System.Collections.Immutable;
-using GpuHandoff.Core.Tests.Everywhere;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
-using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Proxmox;
@@ -11,53 +8,9 @@ using GpuHandoff.Simulation;
 
 namespace GpuHandoff.Core.Tests.Proxmox;
 
-/// <summary>attach and detach on simulated hosts of Proxmox, against a qm that does to a configuration what the real one does.</summary>
-public class SettingUp
+/// <summary>What attach and detach do to a VM's configuration and a node's files, and what they refuse.</summary>
+public class SettingUp : SetUpDesk
 {
-    const string Program = "/usr/local/sbin/gpu-handoff";
-    const string Link = "/var/lib/vz/snippets/gpu-handoff";
-    const string Windows = "bios: ovmf\nmachine: pc-q35-9.2\nmemory: 8192\nname: windows\n";
-
-    readonly Desk _desk;
-    readonly MemoryAttachments _records = new();
-
-    public SettingUp()
-        : this(Hosts.SingleGpu())
-    {
-    }
-
-    SettingUp(SimulatedKernel kernel)
-    {
-        _desk = new(kernel);
-        Kernel.Proxmox.Write("101", Windows);
-        Kernel.Files.Write(Program, "");
-    }
-
-    SimulatedKernel Kernel => _desk.Kernel;
-
-    SetUp SetUp(IKernel? through = null, int pid = 9000) =>
-        new(through ?? Kernel, _desk.Ledger, new MemoryLedger(), _records, new MemoryLocks(_desk.Locks, $"{pid} gpu-handoff"), _desk.Memo, Program);
-
-    Ending Attach(int vm = 101, string? gpu = null, string? mapping = null, bool primary = false) =>
-        SetUp().Attach(new(vm, gpu, mapping, primary), Policy.Default, CancellationToken.None);
-
-    Ending Detach(int vm = 101) => SetUp().Detach(vm, CancellationToken.None);
-
-    static int ChangesOf(Ending ending) => ending.ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>().Changes;
-
-    static ImmutableArray<string> NotesOf(Ending ending) => ending.ShouldBeOfType<Ending.Ran>().Plan.Notes;
-
-    /// <summary>The refusal's findings; nothing was changed.</summary>
-    ImmutableArray<Checks.Finding> Refused(Func<Ending> act)
-    {
-        var before = (Kernel.Files.Describe(), Kernel.Calls.Count, _records.All().Length);
-        var findings = act().ShouldBeOfType<Ending.Refused>(_desk.Memo.ToString()).Why.Findings;
-        (Kernel.Files.Describe(), Kernel.Calls.Count, _records.All().Length).ShouldBe(before);
-        return findings;
-    }
-
-    string Config(string vm = "101") => Kernel.Proxmox.Config(vm)!;
-
     [Fact]
     public void A_vm_gets_the_link_the_card_and_the_hook_in_one_call_of_qm()
     {
@@ -78,11 +31,11 @@ public class SettingUp
 
         ChangesOf(Attach()).ShouldBe(0);
         Kernel.Files.Describe().ShouldBe(after);
-        _records.All().ShouldHaveSingleItem().Settings.Length.ShouldBe(2);
+        Records.All().ShouldHaveSingleItem().Settings.Length.ShouldBe(2);
 
         ChangesOf(Detach()).ShouldBe(3);
         Kernel.Files.Describe().ShouldBe(before);
-        _records.All().ShouldBeEmpty();
+        Records.All().ShouldBeEmpty();
     }
 
     [Fact]
@@ -99,7 +52,7 @@ public class SettingUp
             ($"link {Link} → {Program}", $"remove the link {Link}"),
             ("qm set 101 --hostpci0 0000:01:00,pcie=1,driver=keep --hookscript local:snippets/gpu-handoff", "qm set 101 --delete hookscript,hostpci0"),
         ]);
-        _records.All().ShouldBeEmpty();
+        Records.All().ShouldBeEmpty();
     }
 
     [Fact]
@@ -276,7 +229,7 @@ public class SettingUp
     public void A_host_without_proxmox_is_refused()
     {
         var desk = new Desk(Hosts.SingleGpu());
-        var setUp = new SetUp(desk.Kernel, desk.Ledger, new MemoryLedger(), _records, new MemoryLocks(desk.Locks, "9000"), desk.Memo, Program);
+        var setUp = new SetUp(desk.Kernel, desk.Ledger, new MemoryLedger(), Records, new MemoryLocks(desk.Locks, "9000"), desk.Memo, Program);
         setUp.Attach(new(101), Policy.Default, CancellationToken.None).ShouldBeOfType<Ending.Refused>().Why.Findings.ShouldHaveSingleItem().Code.ShouldBe("no-proxmox");
         desk.Kernel.Calls.ShouldBeEmpty();
     }
@@ -284,9 +237,9 @@ public class SettingUp
     [Fact]
     public void What_would_refuse_every_start_is_refused_now()
     {
-        var node = new SettingUp(Hosts.NoIommu());
+        var node = new SetUpDesk(Hosts.NoIommu());
         node.Refused(() => node.Attach()).ShouldContain(f => f.Code == "iommu-off");
-        var other = new SettingUp(Hosts.WithStranger());
+        var other = new SetUpDesk(Hosts.WithStranger());
         other.Refused(() => other.Attach()).ShouldContain(f => f.Code == "group-is-shared");
     }
 
@@ -357,7 +310,7 @@ public class SettingUp
         Kernel.Proxmox.Remove("101");
         ChangesOf(Detach()).ShouldBe(2);
         Kernel.Files.Has(Link).ShouldBeFalse();
-        _records.All().ShouldBeEmpty();
+        Records.All().ShouldBeEmpty();
     }
 
     [Fact]
@@ -384,7 +337,7 @@ public class SettingUp
 
         Kernel.Link(new(Link)).ShouldBe(Program);
         Config().ShouldBe(Windows);
-        _records.All().ShouldBeEmpty();
+        Records.All().ShouldBeEmpty();
     }
 
     [Fact]
@@ -427,7 +380,7 @@ public class SettingUp
     [Fact]
     public void Two_at_once_do_not_meet()
     {
-        var locks = new MemoryLocks(_desk.Locks, "4711 gpu-handoff");
+        var locks = new MemoryLocks(Desk.Locks, "4711 gpu-handoff");
         using var held = locks.Try(LockName, shared: false).ShouldNotBeNull();
         Refused(() => Attach()).ShouldHaveSingleItem().What.ShouldContain("4711");
     }
@@ -451,89 +404,11 @@ public class SettingUp
         Kernel.Calls.ShouldBeEmpty();
     }
 
-    [Fact]
-    public void Any_call_that_is_refused_or_ignored_leaves_all_as_before_or_all_done()
-    {
-        Action<Faults, int>[] faults = [(f, n) => f.Refuse(n, Errno.InputOutput), (f, n) => f.Ignore(n), (f, n) => f.RefuseAfterwards(n, Errno.InputOutput)];
-        var seen = 0;
-        foreach (var detaching in new[] { false, true })
-        {
-            foreach (var arm in faults)
-            {
-                for (var call = 1; call <= 3; call++)
-                {
-                    var node = new SettingUp();
-                    if (detaching)
-                        node.Attach();
-                    var (before, records) = (node.Kernel.Files.Describe(), node._records.All().Length);
-                    arm(node.Kernel.Faults, node.Kernel.Calls.Count + call);
-
-                    var outcome = (detaching ? node.Detach() : node.Attach()).ShouldBeOfType<Ending.Ran>().Outcome;
-
-                    var told = $"detaching {detaching}, call {call}\n{node._desk.Memo}";
-                    if (outcome is Outcome.Done)
-                    {
-                        ChangesOrNothing(node, detaching).ShouldBe(0, told);
-                        continue;
-                    }
-                    outcome.ShouldBeOfType<Outcome.RolledBack>(told);
-                    node.Kernel.Files.Describe().ShouldBe(before, told);
-                    node._records.All().Length.ShouldBe(records, told);
-                    seen++;
-                }
-            }
-        }
-        seen.ShouldBeGreaterThan(9);
-    }
-
-    static int ChangesOrNothing(SettingUp node, bool detaching) => detaching ? node._records.All().Length : ChangesOf(node.Attach());
-
-    [Fact]
-    public void Killed_at_any_call_it_is_taken_back_by_detach_and_completed_by_attach()
-    {
-        var (life, dies) = (0, true);
-        for (; dies; life++)
-        {
-            foreach (var back in new[] { true, false })
-            {
-                var node = new SettingUp();
-                var before = node.Kernel.Files.Describe();
-                dies = Mortal.Dies(node._desk, life, mortal => node.SetUp(mortal, pid: 666).Attach(new(101), Policy.Default, CancellationToken.None));
-
-                if (!back)
-                {
-                    node.Attach().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>();
-                    node.Config().ShouldContain("hookscript: ");
-                }
-                if (node._records.All() is not [])
-                    node.Detach().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>();
-                node.Kernel.Files.Describe().ShouldBe(before, $"killed after {life}, taken back at once: {back}");
-                node._records.All().ShouldBeEmpty();
-            }
-        }
-        life.ShouldBeGreaterThan(3);
-    }
-
-    [Fact]
-    public void What_qm_refuses_is_told_in_its_own_words_and_taken_back()
-    {
-        var before = Kernel.Files.Describe();
-        // Proxmox's task takes the lock between our look and our call.
-        Kernel.Faults.Before(c => c.StartsWith("/usr/sbin/qm", StringComparison.Ordinal), kernel => kernel.Proxmox.Write("101", Windows + "lock: backup\n"));
-
-        var outcome = Attach().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.RolledBack>();
-
-        outcome.Cause!.Reason.ShouldContain("VM is locked (backup)");
-        Kernel.Proxmox.Write("101", Windows);
-        Kernel.Files.Describe().ShouldBe(before);
-        _records.All().ShouldBeEmpty();
-    }
-
     void Lend(string vm)
     {
-        var gpu = _desk.Survey().Gpus[0].Address;
-        _desk.Done(Target.Vfio);
+        var gpu = Desk.Survey().Gpus[0].Address;
+        Desk.Done(Target.Vfio);
         Kernel.Proxmox.Start(vm, gpu);
-        _desk.Ledger.Lend(new(Kernel.BootId, gpu, new(VmManager.Proxmox, vm), [], Kernel.Uptime));
+        Desk.Ledger.Lend(new(Kernel.BootId, gpu, new(VmManager.Proxmox, vm), [], Kernel.Uptime));
     }
 }

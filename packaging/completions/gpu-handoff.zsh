@@ -87,7 +87,7 @@ case $words[2] in
         ;;
     reconcile)
         shift words; ((CURRENT--))
-        _arguments '--watch[stay with this VM until its GPU is home]:VM:' '--no-wait[leave a run alone that is at work]' \
+        _arguments '--watch[stay with this VM until its GPU is home]:MANAGER\:VM:' '--no-wait[leave a run alone that is at work]' \
             '--json[print data instead of words]' '--help[show help]' \
             '(-q --quiet)'{-q,--quiet}'[tell only what went wrong]' '(-v --verbose)'{-v,--verbose}'[tell everything]'
         ;;

@@ -42,7 +42,35 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     public void Forget(PciAddress gpu) => RootFolder.Delete(HomeOf(gpu));
 
-    public ImmutableArray<Lease> Leases() => [.. _lasting.Files("lease-*.json").Select(ReadLease)];
+    public ImmutableArray<Lease> Leases() => [.. Records().OfType<Lease>()];
+
+    public ImmutableArray<DamagedLease> Damaged() => [.. Records().OfType<DamagedLease>()];
+
+    public bool IsKnown(DamagedLease damaged) => _boot.Files("known-damage").Any(path => File.ReadLines(path).Contains(damaged.What));
+
+    public void Know(DamagedLease damaged)
+    {
+        _boot.Make();
+        // What is mended meanwhile, and damaged anew, is news again.
+        var known = Damaged().Where(d => d == damaged || IsKnown(d)).Select(d => d.What);
+        _boot.Replace(Path.Combine(ofThisBoot, "known-damage"), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(known.Select(what => what + "\n")))));
+    }
+
+    IEnumerable<object?> Records() => _lasting.Files("lease-*.json").Select(object? (path) =>
+    {
+        try
+        {
+            return ReadLease(path);
+        }
+        catch (LedgerRefused refused)
+        {
+            // It has ended since the folder was listed.
+            if (refused.InnerException is FileNotFoundException)
+                return null;
+            var name = Path.GetFileName(path)["lease-".Length..^".json".Length];
+            return new DamagedLease(PciAddress.TryParse(name, out var gpu) ? gpu : null, refused.Message.ReplaceLineEndings(" "), refused.Hint);
+        }
+    });
 
     public void Lend(Lease lease)
     {

@@ -307,17 +307,17 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     public void Pause(TimeSpan time) => Thread.Sleep(time);
 
     /// <summary>Asleep in the kernel until then: who stays with a VM for weeks costs nothing but its memory.</summary>
-    public void AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
+    public bool AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
     {
         var process = Libc.OpenProcess(pid, 0);
         if (process < 0)
-            return;
+            return false;
         try
         {
             // Looked at after it was opened, as in Signal. pidfd_open(2): readable when the process is a zombie, or gone.
             var watched = new Watched { File = process, Wanted = Libc.Readable };
-            if (ProcessStat.Lives(pid, startedAt, this))
-                _ = Libc.Poll(ref watched, 1, (int)Math.Clamp(limit.TotalMilliseconds, 0, int.MaxValue));
+            return ProcessStat.Lives(pid, startedAt, this)
+                && Libc.Poll(ref watched, 1, (int)Math.Clamp(limit.TotalMilliseconds, 0, int.MaxValue)) >= 0;
         }
         finally
         {

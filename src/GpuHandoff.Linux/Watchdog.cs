@@ -45,7 +45,7 @@ public sealed class Watchdog : IDisposable
         $"--description=Watch over the GPUs that are lent to {guest}",
         // A hand that hangs in the kernel cannot be killed, and its unit must not wait for it.
         "--property=KillMode=process",
-        "--", Environment.ProcessPath ?? "/proc/self/exe", "reconcile", $"--watch={guest.Id}",
+        "--", Environment.ProcessPath ?? "/proc/self/exe", "reconcile", $"--watch={guest.Spelt()}",
     ];
 
     /// <summary>

@@ -13,6 +13,8 @@ public sealed class MemoryLedger : ILedger
     readonly SortedDictionary<PciAddress, Home> homes = [];
     readonly SortedDictionary<PciAddress, Wedge> wedges = [];
     readonly SortedDictionary<PciAddress, Lease> leases = [];
+    readonly SortedDictionary<PciAddress, DamagedLease> damaged = [];
+    readonly HashSet<string> known = [];
     readonly SortedDictionary<string, string> diaries = new(StringComparer.Ordinal);
 
     /// <summary>The text of each card's last run.</summary>
@@ -35,14 +37,28 @@ public sealed class MemoryLedger : ILedger
         homes.Remove(gpu);
     }
 
-    /// <summary>What reading the leases ends with, as a damaged one makes it; null: they can be read.</summary>
+    /// <summary>What a look at the leases ends with, as in a folder that others may write; null: they can be read.</summary>
     public LedgerRefused? Damage { get; set; }
 
     public ImmutableArray<Lease> Leases() => Damage is { } damage ? throw damage : [.. leases.Values];
 
+    /// <summary>The record of a card's lease is no longer one.</summary>
+    public void Spoil(PciAddress gpu)
+    {
+        leases.Remove(gpu);
+        damaged[gpu] = new(gpu, $"lease-{gpu}.json, line 1: it is empty", "look at it, and remove it");
+    }
+
+    public ImmutableArray<DamagedLease> Damaged() => [.. damaged.Values];
+
+    public bool IsKnown(DamagedLease damaged) => known.Contains(damaged.What);
+
+    public void Know(DamagedLease damaged) => known.Add(damaged.What);
+
     public void Lend(Lease lease)
     {
         Before?.Invoke($"lend {lease.Gpu}");
+        damaged.Remove(lease.Gpu);
         leases[lease.Gpu] = lease;
     }
 
@@ -50,6 +66,7 @@ public sealed class MemoryLedger : ILedger
     {
         Before?.Invoke($"end the lease of {gpu}");
         leases.Remove(gpu);
+        damaged.Remove(gpu);
     }
 
     public IJournal Open(Plan plan)

@@ -1,3 +1,5 @@
+using System.Collections.Immutable;
+using GpuHandoff.Guests;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
 using GpuHandoff.Steps;
@@ -10,6 +12,15 @@ sealed class Memo : IWitness
     readonly List<string> _lines = [];
 
     public IReadOnlyList<string> Lines => _lines;
+
+    /// <summary>For whom a watch was left, with the card.</summary>
+    public IList<string> Watched { get; } = [];
+
+    public void Lends(ImmutableArray<Lease> leases)
+    {
+        foreach (var lease in leases)
+            Watched.Add($"{lease.Gpu} {lease.Guest.Id}");
+    }
 
     public void Waits(string what) => _lines.Add($"waits {what}");
 

@@ -77,8 +77,11 @@ public sealed class DamagedRecords(ITestOutputHelper output) : IDisposable
     public void A_damaged_lease_is_told_or_whole()
     {
         Ledger.Lend(new("boot-1", _gpu, new(VmManager.Proxmox, "101"), _home.Functions, TimeSpan.FromSeconds(12)) { Qemu = new(4711, 12), Pinned = ["CPU 0 on 4"] });
-        Damage("lease-*", () => Ledger.Leases().Sum(l =>
-            l.Guest.ToString().Length + l.Functions.Sum(f => f.Function.Bus + f.Owner.ToString().Length) + l.Pinned.Sum(p => p.Length) + (l.Qemu?.Pid ?? 0) % 7));
+        Damage("lease-*", () => Ledger.Damaged() is [var damaged]
+            ? throw new LedgerRefused(damaged.What, damaged.Hint)
+            : Ledger.Leases().ShouldHaveSingleItem() is var l
+                ? l.Guest.ToString().Length + l.Functions.Sum(f => f.Function.Bus + f.Owner.ToString().Length) + l.Pinned.Sum(p => p.Length) + (l.Qemu?.Pid ?? 0) % 7
+                : 0);
     }
 
     [Fact]

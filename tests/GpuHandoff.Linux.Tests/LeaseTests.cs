@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using GpuHandoff.Guests;
 using GpuHandoff.Machines;
-using GpuHandoff.Runs;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Linux.Tests;
@@ -20,6 +19,7 @@ public sealed class LeaseTests : IDisposable
         Pinned = ["CPU 0 on 4"],
         Failures = 2,
         Trouble = "it did not go",
+        ExpectedBack = new("it is being rebooted", TimeSpan.FromSeconds(300.25)),
     };
 
     readonly TempFolder _folder = new();
@@ -61,11 +61,48 @@ public sealed class LeaseTests : IDisposable
         Ledger.Lend(_lease);
         File.WriteAllText(Path, text);
 
-        var refused = Should.Throw<LedgerRefused>(() => Ledger.Leases());
+        var damaged = Ledger.Damaged().ShouldHaveSingleItem();
 
-        refused.Message.ShouldStartWith($"{Path}, line {line}: the record of whom a card is lent to cannot be read: ");
-        refused.Message.ShouldContain(why);
-        refused.Hint.ShouldBe($"look at it; if it is of no use, remove it: sudo rm '{Path}' (the card then no longer counts as lent: hand it back by hand when its VM is off)");
+        Ledger.Leases().ShouldBeEmpty();
+        damaged.Gpu.ShouldBe(_gpu);
+        damaged.What.ShouldStartWith($"{Path}, line {line}: the record of whom a card is lent to cannot be read: ");
+        damaged.What.ShouldContain(why);
+        damaged.Hint.ShouldBe($"look at it; if it is of no use, remove it: sudo rm '{Path}' (the card then no longer counts as lent: hand it back by hand when its VM is off)");
+    }
+
+    [Fact]
+    public void A_damaged_lease_hides_no_other_and_the_timer_learns_of_it_once()
+    {
+        var other = _lease with { Gpu = new(0, 2, 0, 0) };
+        Ledger.Lend(_lease);
+        Ledger.Lend(other);
+        File.WriteAllText(_folder[$"state/lease-{_gpu}.json"], "{");
+        File.WriteAllText(_folder["state/lease-of-whom.json"], "");
+
+        Ledger.Leases().ShouldHaveSingleItem().Gpu.ShouldBe(other.Gpu);
+        var damaged = Ledger.Damaged();
+        damaged.Select(d => d.Gpu).ShouldBe([_gpu, null]);
+        damaged[0].Concerns(_gpu with { Function = 1 }).ShouldBeTrue();
+        damaged[0].Concerns(other.Gpu).ShouldBeFalse();
+
+        damaged.Select(Ledger.IsKnown).ShouldBe([false, false]);
+        Ledger.Know(damaged[0]);
+        damaged.Select(Ledger.IsKnown).ShouldBe([true, false]);
+        Ledger.Know(damaged[1]);
+        damaged.Select(Ledger.IsKnown).ShouldBe([true, true]);
+        Ledger.EndLease(_gpu);
+        Ledger.Damaged().ShouldBe([damaged[1]]);
+        Ledger.Know(damaged[1]);
+        Ledger.IsKnown(damaged[0]).ShouldBeFalse("mended meanwhile, it is news again");
+    }
+
+    [Fact]
+    public void A_lease_of_an_older_program_is_read()
+    {
+        Ledger.Lend(_lease);
+        File.WriteAllText(Path, """{"bootId":"b","gpu":"0000:01:00.0","guest":{"manager":"proxmox","id":"101"},"functions":[],"since":"00:00:12","version":1}""");
+        Ledger.Damaged().ShouldBeEmpty();
+        Ledger.Leases().ShouldHaveSingleItem().ShouldSatisfyAllConditions(l => l.ExpectedBack.ShouldBeNull(), l => l.Ready.ShouldBeNull(), l => l.Guest.Id.ShouldBe("101"));
     }
 
     [Fact]
@@ -108,17 +145,18 @@ public sealed class LeaseTests : IDisposable
         var started = ProcessStat.Of(sleeps.Id, _kernel).ShouldNotBeNull().Started;
         var clock = Stopwatch.StartNew();
 
-        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromMilliseconds(300));
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromMilliseconds(300)).ShouldBeTrue();
         clock.Elapsed.ShouldBeGreaterThan(TimeSpan.FromMilliseconds(250));
-        _kernel.AwaitEnd(sleeps.Id, started + 1, TimeSpan.FromSeconds(60));
+        _kernel.AwaitEnd(sleeps.Id, started + 1, TimeSpan.FromSeconds(60)).ShouldBeFalse();
 
         var ends = Task.Run(async () =>
         {
             await Task.Delay(300);
             sleeps.Kill();
         });
-        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60));
-        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60));
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60)).ShouldBeTrue();
+        sleeps.WaitForExit();
+        _kernel.AwaitEnd(sleeps.Id, started, TimeSpan.FromSeconds(60)).ShouldBeFalse("there is nothing to wait for, and who asks again at once would spin");
 
         clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(30));
         await ends;

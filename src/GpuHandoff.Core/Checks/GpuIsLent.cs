@@ -16,15 +16,21 @@ static class GpuIsLent
     {
         if (machine.LoanOf(gpu) is { } loan && loan.Tenancy != Tenancy.Gone && loan.Lease.Guest != goal.For)
         {
-            return new(Check.Code, $"{gpu} is lent to {loan.Lease.Guest}", [loan.Evidence], goal.Target == Target.Vfio
-                ? $"stop {loan.Lease.Guest} first, or give this VM another GPU"
-                : $"stop {loan.Lease.Guest} first: the GPU then comes back by itself");
+            var isExpected = loan is { Tenancy: Tenancy.InMotion, Lease.ExpectedBack: { } back } && loan.Evidence.StartsWith(back.Why, StringComparison.Ordinal);
+            return new(Check.Code, $"{gpu} is lent to {loan.Lease.Guest}", [loan.Evidence], (isExpected, goal.Target) switch
+            {
+                (true, _) => $"wait until {loan.Lease.Guest} is back and stop it then; if it does not come back in that time the GPU comes home by itself",
+                (_, Target.Vfio) => $"stop {loan.Lease.Guest} first, or give this VM another GPU",
+                _ => $"stop {loan.Lease.Guest} first: the GPU then comes back by itself",
+            });
         }
         // A VM whose manager did not tell us. On the way back vm-has-the-gpu waits for it.
         if (goal is not { Target: Target.Vfio, For: { } guest })
             return null;
+        // This VM's own QEMU, on its way out.
+        var own = machine.LoanOf(gpu)?.Lease.Qemu;
         var nodes = gpu.Functions.Where(f => f.IsOnVfio()).SelectMany(f => f.Nodes).ToList();
-        var others = machine.Users.Where(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node)) && u.Of.Vm != guest.Id)
+        var others = machine.Users.Where(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node)) && own != new QemuProcess(u.Pid, u.Started) && !u.Of.IsSurely(guest))
             .Select(u => u.ToString()).Distinct().ToList();
         return others is []
             ? null

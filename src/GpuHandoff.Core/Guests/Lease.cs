@@ -8,6 +8,11 @@ namespace GpuHandoff.Guests;
 /// <param name="Started">When it began, in clock ticks since boot (/proc/PID/stat, field 22).</param>
 public sealed record QemuProcess(int Pid, ulong Started);
 
+/// <summary>Why a VM that has ended will be back, and how long that is believed.</summary>
+/// <param name="Why">For whoever is refused meanwhile: <c>it is being rebooted</c>.</param>
+/// <param name="Until">Time since boot: one that is not back by then is gone.</param>
+public sealed record ExpectedBack(string Why, TimeSpan Until);
+
 /// <summary>
 /// A GPU that is lent to a VM: on disk before the first step of the hand-over, gone after the last one of the way back.
 /// Whatever happens in between, it tells whose the card is, and a hook that comes late what was taken for it.
@@ -35,6 +40,10 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
     /// <summary>The VM was off and was started for its backup: at the end of that it is off again.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public bool ForBackup { get; init; }
+
+    /// <summary>Its VM has ended and is started anew: the card waits for it. A new start is a new lease, which has no such note.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public ExpectedBack? ExpectedBack { get; init; }
 
     /// <summary>What was pinned where when the VM began to run, in words; empty: nothing.</summary>
     public ImmutableArray<string> Pinned { get; init; } = [];

@@ -121,12 +121,14 @@ public interface IKernel
 
     void Pause(TimeSpan time);
 
-    /// <summary>Returns when the process that began at that time has ended, or after so long.</summary>
-    void AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
+    /// <summary>Waits until the process that began at that time has ended, or for so long.</summary>
+    /// <returns>False: nothing was waited for, because it is gone, or the kernel would not have it (no file to spare).</returns>
+    bool AwaitEnd(int pid, ulong startedAt, TimeSpan limit)
     {
-        var between = TimeSpan.FromSeconds(2);
-        for (var until = Uptime + limit; Uptime < until && ProcessStat.Lives(pid, startedAt, this);)
+        var (between, waited) = (TimeSpan.FromSeconds(2), false);
+        for (var until = Uptime + limit; Uptime < until && ProcessStat.Lives(pid, startedAt, this); waited = true)
             Pause(until - Uptime is var left && left < between ? left : between);
+        return waited;
     }
 
     /// <summary>Time since boot (CLOCK_BOOTTIME).</summary>

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using GpuHandoff.Guests;
 
 namespace GpuHandoff.Machines;
 
@@ -12,7 +13,14 @@ public sealed record Belonging(string? Unit = null, Container? Container = null,
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Session { get; init; }
 
+    /// <summary>Whose VM it is: libvirt may call one by a number of Proxmox's, and systemd cuts libvirt's names.</summary>
+    [JsonIgnore]
+    public VmManager? Manager { get; init; }
+
     /// <summary>Whose own (rootless) container it is, by the account's number: root's Podman or Docker does not know it.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public uint? Rootless { get; init; }
+
+    /// <summary>What systemd-machined makes of libvirt's names may be another domain's: those are known by QEMU's command line.</summary>
+    public bool IsSurely(Guest guest) => guest.Manager == VmManager.Proxmox && Manager == VmManager.Proxmox && Vm == guest.Id;
 }

@@ -104,8 +104,8 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         var pinned = Pin(vm, qemu, said.OfVm(errand.Guest.Id).Everywhere().Pin);
         foreach (var lease in leases)
         {
-            if (!turn.Amend(lease, l => l with { Qemu = qemu ?? l.Qemu, Pinned = pinned }, stop))
-                witness.Warns($"{lease.Gpu} is no longer lent to {errand.Guest}");
+            if (turn.Amend(lease, l => l with { Qemu = qemu ?? l.Qemu, Pinned = pinned }, stop) is { } why)
+                witness.Warns($"what {errand.Guest} runs as is not written down with {lease.Gpu.Slot}: {why}");
         }
     }
 
@@ -146,7 +146,14 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         var policy = said.OfVm(errand.Guest.Id);
         if (errand.WhyKept(said) is { } why)
         {
-            witness.Tells($"{errand.Guest} comes back at once ({why}): {cards} stays on {Owner.Vfio} for it");
+            var time = errand.ComesBack == ComesBack.AfterBackup ? Tenants.BackupTakes : Tenants.RebootTakes;
+            witness.Tells($"{errand.Guest} comes back ({why}): {cards} stays on {Owner.Vfio} for it, for {time.TotalMinutes:0} minutes at most");
+            foreach (var lease in errand.Leases)
+            {
+                // Asked a second time it gets no more time.
+                if (turn.Amend(lease, l => l with { ExpectedBack = l.ExpectedBack ?? new(why, kernel.Uptime + time) }, stop) is { } not)
+                    witness.Warns($"that {errand.Guest} comes back is not written down, and {lease.Gpu} may come home before: {not}");
+            }
             return [];
         }
         return turn.TakeBack(errand.Leases, policy, stop);
@@ -231,12 +238,25 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
     /// </summary>
     Lease? Swapped(Guest guest, PciAddress gpu, Queue<Lease> vain, CancellationToken stop)
     {
-        if (LeaseOf(gpu) is not { } others || !turn.Amend(others, l => l with { Guest = guest, Since = kernel.Uptime, Qemu = null, Pinned = [] }, stop))
+        if (LeaseOf(gpu) is not { } others || turn.Amend(others, l => l with { Guest = guest, Since = kernel.Uptime, Qemu = null, Pinned = [] }, stop) is not null)
             return null;
         witness.Tells($"Proxmox has chosen {gpu} for {guest}, which was taken for {others.Guest}");
         if (vain.TryDequeue(out var left))
-            turn.Amend(left, l => l with { Guest = others.Guest, Since = kernel.Uptime, Qemu = others.Qemu, Pinned = others.Pinned }, stop);
-        return LeaseOf(gpu);
+        {
+            if (turn.Amend(left, l => l with { Guest = others.Guest, Since = kernel.Uptime, Qemu = others.Qemu, Pinned = others.Pinned }, stop) is { } why)
+                witness.Warns($"{left.Gpu} was taken for {guest}, and that {others.Guest} has it is not written down: {why}");
+            Watched(LeaseOf(left.Gpu));
+        }
+        var now = LeaseOf(gpu);
+        Watched(now);
+        return now;
+    }
+
+    /// <summary>Whoever watched over it has seen it go to another VM, and ends.</summary>
+    void Watched(Lease? lease)
+    {
+        if (lease is not null)
+            witness.Lends([lease]);
     }
 
     Lease? LeaseOf(PciAddress gpu) => ledger.Leases().FirstOrDefault(l => l.Gpu == gpu);

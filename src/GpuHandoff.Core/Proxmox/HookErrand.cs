@@ -70,6 +70,7 @@ public abstract record HookErrand
         HookPhase.PreStart => BeforeStart(call, new(kernel) { Patience = null }, kernel, ledger),
         HookPhase.PostStart when Mine(call.Vm, kernel, ledger) is { Length: > 0 } leases => new Note(leases[0].Guest, leases),
         HookPhase.PostStop when Mine(call.Vm, kernel, ledger) is { Length: > 0 } leases => AfterStop(call, leases, kernel),
+        HookPhase.PostStart or HookPhase.PostStop => new None(Damage(ledger)),
         // pre-stop may be followed by no stop at all (a shutdown that times out), so there is nothing that it could begin.
         _ => new None(),
     };
@@ -82,6 +83,10 @@ public abstract record HookErrand
         ledger.Leases() is { Length: > 0 } all && Surveyor.BootId(kernel) is var boot
             ? [.. all.Where(l => l.BootId == boot && l.Guest == GuestOf(vm))]
             : [];
+
+    /// <summary>What may be lent to this VM as well as to another; null: all can be read.</summary>
+    static string? Damage(ILedger ledger) =>
+        ledger.Damaged() is { Length: > 0 } damaged ? string.Join('\n', damaged.SelectMany(d => (string[])[$"warning: {d.What}", $"hint: {d.Hint}"])) : null;
 
     static HookErrand BeforeStart(HookCall call, ProxmoxNode node, IKernel kernel, ILedger ledger)
     {
@@ -138,7 +143,7 @@ public abstract record HookErrand
         }
         ImmutableArray<Lease> left = [.. leases.Where(l => !allotment.Gpus.Contains(l.Gpu))];
         return allotment.Gpus is [] && left is []
-            ? new None(allotment.Notes is [] ? null : string.Join('\n', allotment.Notes))
+            ? new None(string.Join('\n', allotment.Notes.Append(Damage(ledger)).OfType<string>()) is { Length: > 0 } why ? why : null)
             : new HandOver(guest, allotment.Gpus, allotment.Neighbours, left, allotment.Notes)
             {
                 // One that has cards ran until its backup shut it down, and is on again with this start.

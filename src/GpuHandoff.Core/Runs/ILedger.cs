@@ -15,8 +15,15 @@ public interface ILedger
 
     void Forget(PciAddress gpu);
 
-    /// <summary>Every lease, of any boot.</summary>
+    /// <summary>Every lease that can be read, of any boot. One that cannot be must not hinder what is done with other cards.</summary>
     ImmutableArray<Lease> Leases();
+
+    ImmutableArray<DamagedLease> Damaged();
+
+    /// <summary>Whether somebody who comes every few seconds has told of it in this boot.</summary>
+    bool IsKnown(DamagedLease damaged);
+
+    void Know(DamagedLease damaged);
 
     void Lend(Lease lease);
 

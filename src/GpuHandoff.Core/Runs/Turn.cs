@@ -22,6 +22,8 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// <summary>Whether the host is on its way down. Asking starts a program: who can asks while something else comes up.</summary>
     public Func<bool> IsHostStopping { get; init; } = () => HostIsStopping(kernel);
 
+    bool _hasToldOfDamage;
+
     public static bool HostIsStopping(IKernel kernel) => HostUnits.HostIsStopping(kernel);
 
     public Ending HandOver(Target target, string? selector, PolicySet policy, CancellationToken stop)
@@ -34,6 +36,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
             if (Wedged(gpus, target) is { } stuck)
                 return new Ending.Refused(stuck);
+            if (Damaged(gpus) is { } damaged)
+                return new Ending.Refused(damaged);
+            TellOfDamage(waits: true);
             return Take(new(target, gpus), policy, stop)!;
         }
         catch (KernelSilent silent)
@@ -47,15 +52,17 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     public Ending Lend(Guest guest, ImmutableArray<PciAddress> gpus, PolicySet policy, CancellationToken stop, bool forBackup = false) =>
         Guarded(new(Target.Vfio, gpus) { For = guest, ForBackup = forBackup }, policy, stop)!;
 
-    /// <summary>Writes down what was found out of a loan since; false: it has ended, or somebody is at work on the card.</summary>
-    public bool Amend(Lease lease, Func<Lease, Lease> change, CancellationToken stop)
+    /// <summary>Writes down what was found out of a loan since; or tells why that was not done.</summary>
+    public string? Amend(Lease lease, Func<Lease, Lease> change, CancellationToken stop)
     {
         using var turn = new Holding(kernel, locks, witness, _toAmend, stop);
         turn.Take([lease.Gpu]);
-        if (turn.Refusal is not null || LeaseOf(lease.Gpu) is not { } now || !lease.IsSameAs(now))
-            return false;
+        if (turn.Refusal is { } busy)
+            return $"{busy.What}: {string.Join(", ", busy.Findings.Select(f => f.What))}";
+        if (LeaseOf(lease.Gpu) is not { } now || !lease.IsSameAs(now))
+            return $"{lease.Gpu} is no longer lent to {lease.Guest}";
         WriteDown(() => ledger.Lend(change(now)));
-        return true;
+        return null;
     }
 
     /// <summary>
@@ -82,11 +89,14 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// every end that nobody told us of. On a host that is going down nothing is: loading drivers would only keep it up.
     /// </summary>
     /// <param name="waits">A person asks: also what was tried in vain before, and nothing is left for the next time.</param>
-    /// <param name="guest">Only what is lent to the VM of this name; null: to any.</param>
-    public ImmutableArray<Ending> Reconcile(PolicySet policy, bool waits, CancellationToken stop, string? guest = null)
+    /// <param name="guest">Only what is lent to this VM; null: to any.</param>
+    public ImmutableArray<Ending> Reconcile(PolicySet policy, bool waits, CancellationToken stop, Guest? guest = null)
     {
         DropOtherBoots(stop);
-        var leases = ledger.Leases().Where(l => (guest is null || l.Guest.Id == guest) && WantsALook(l, waits, kernel)).ToList();
+        TellOfDamage(waits);
+        foreach (var (lease, evidence) in waits ? Expected(ledger, kernel) : [])
+            witness.Tells($"{lease.Gpu} stays on {Owner.Vfio} for {lease.Guest}: {evidence}; it comes home by itself if that VM is not back by then");
+        var leases = ledger.Leases().Where(l => (guest is null || l.Guest == guest) && WantsALook(l, waits, kernel)).ToList();
         if (leases.Count > 0 && IsHostStopping())
         {
             witness.Waits("the host is going down: what is lent stays where it is");
@@ -127,12 +137,22 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     static bool WantsALook(Lease lease, bool waits, IKernel kernel) => (waits || !lease.IsGivenUp()) && Tenants.Glance(lease, kernel) is var loan
         && (loan.Tenancy == Tenancy.Gone || loan.Lease.Qemu != lease.Qemu);
 
+    /// <summary>What is kept for VMs that come back, and why that is believed.</summary>
+    static IEnumerable<(Lease Lease, string Evidence)> Expected(ILedger ledger, IKernel kernel) =>
+        from lease in ledger.Leases()
+        where lease.BootId == Surveyor.BootId(kernel) && lease.ExpectedBack?.Until > kernel.Uptime
+        let loan = Tenants.Glance(lease, kernel)
+        where loan.Tenancy == Tenancy.InMotion
+        select (lease, loan.Evidence);
+
     /// <summary>Nothing that <see cref="Recover"/> or <see cref="Reconcile"/> would do anything about: seen from a few small files.</summary>
     public static bool IsAllWell(IKernel kernel, ILedger ledger, bool waits)
     {
         var boot = Surveyor.BootId(kernel);
         return !ledger.Unfinished().Any(u => waits || !u.Stuck)
             && !ledger.Leases().Any(l => l.BootId != boot || WantsALook(l, waits, kernel))
+            && !(waits && Expected(ledger, kernel).Any())
+            && ledger.Damaged().All(d => !waits && ledger.IsKnown(d))
             && !ledger.Homes().Any(h => h.BootId != boot)
             && !ledger.Wedges().Any(w => w.BootId != boot);
     }
@@ -165,6 +185,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         {
             if (Wedged(errand.Gpus, errand.Target) is { } stuck)
                 return errand.Waits ? new Ending.Refused(stuck) : null;
+            if (Damaged(errand.Gpus) is { } damaged)
+                return new Ending.Refused(damaged);
+            TellOfDamage(errand.Waits);
             return Take(errand, policy, stop);
         }
         catch (KernelSilent silent)
@@ -211,6 +234,27 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         }
         DropOtherBoots(stop);
         return endings.ToImmutable();
+    }
+
+    /// <summary>The refusal for cards of which one has a record that cannot be read: a VM may have it.</summary>
+    Answer.Refused? Damaged(ImmutableArray<PciAddress> gpus) => ledger.Damaged().FirstOrDefault(d => gpus.Any(d.Concerns)) is { } damaged
+        ? new(damaged.What, [new("ledger", damaged.What, [], damaged.Hint)])
+        : null;
+
+    /// <summary>Once a run. The timer would fill the log with it, so that for it once a boot is enough.</summary>
+    void TellOfDamage(bool waits)
+    {
+        if (_hasToldOfDamage)
+            return;
+        _hasToldOfDamage = true;
+        foreach (var damaged in ledger.Damaged())
+        {
+            if (!waits && ledger.IsKnown(damaged))
+                continue;
+            witness.Warns(damaged.ToString());
+            if (!waits)
+                WriteDown(() => ledger.Know(damaged));
+        }
     }
 
     /// <summary>The refusal for cards of which one is marked as stuck; null: none is.</summary>
@@ -397,9 +441,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     }
 
     /// <summary>Whether it is worth waiting: a VM is about to let go, or its manager is at work on it and it will either have the card or not.</summary>
-    static bool MayPass(Finding finding, Errand errand, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
+    /// <remarks>One that is expected back will have it, or is minutes late: that is too long to wait for.</remarks>
+    bool MayPass(Finding finding, Errand errand, Machine machine) => finding.Code == VmHasTheGpu.Check.Code
         || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => errand.Gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion
-            && !(errand.IsForAStart() && IsStarting(l))));
+            && !(l.Lease.ExpectedBack?.Until > kernel.Uptime) && !(errand.IsForAStart() && IsStarting(l))));
 
     /// <summary>
     /// Its manager is at work on it, and it has not run yet. libvirt shows no more than the age of the loan, which is the same

@@ -11,8 +11,8 @@ namespace GpuHandoff.Runs;
 /// </summary>
 /// <param name="kernel">To look at the VM.</param>
 /// <param name="ledger">Where the leases are: without them there is nothing to watch over.</param>
-/// <param name="takeHome">Takes back what is lent to the VM, if that is still so.</param>
-public sealed class Watch(IKernel kernel, ILedger ledger, Action takeHome)
+/// <param name="takeHome">Takes back what is lent to the VM, if that is still so; false: nothing came of it, as where another run is at work.</param>
+public sealed class Watch(IKernel kernel, ILedger ledger, Func<bool> takeHome)
 {
     /// <summary>
     /// How long a VM must be gone without a break. Its manager's own end comes in this time: without a lock of Proxmox's before
@@ -25,9 +25,10 @@ public sealed class Watch(IKernel kernel, ILedger ledger, Action takeHome)
     static readonly TimeSpan _sleep = TimeSpan.FromMinutes(1);
 
     /// <summary>Returns when all that is lent to the VM now has come home, was lent anew, or is left to a person.</summary>
-    public void Over(string guest, CancellationToken stop)
+    public void Over(Guest guest, CancellationToken stop)
     {
         var watched = Lent(guest);
+        var again = _betweenLooks;
         TimeSpan? gone = null;
         while (!stop.IsCancellationRequested)
         {
@@ -38,25 +39,30 @@ public sealed class Watch(IKernel kernel, ILedger ledger, Action takeHome)
             var loans = watched.Select(l => Tenants.Glance(l, kernel)).ToImmutableArray();
             if (loans.FirstOrDefault(l => l.Tenancy == Tenancy.Running) is { Lease.Qemu: { } qemu })
             {
-                gone = null;
-                kernel.AwaitEnd(qemu.Pid, qemu.Started, _sleep);
+                (gone, again) = (null, _betweenLooks);
+                if (!kernel.AwaitEnd(qemu.Pid, qemu.Started, _sleep))
+                    kernel.Pause(_betweenLooks);
                 continue;
             }
             gone = loans.All(l => l.Tenancy == Tenancy.Gone) ? gone ?? kernel.Uptime : null;
             if (gone is { } since && kernel.Uptime - since >= Grace)
             {
-                takeHome();
-                // Still there: somebody has the card's group open, another run is at work, or it failed and said so.
-                kernel.Pause(_afterATry);
+                // Another run is at work, for a moment as a rule; or somebody has the card's group open, for a moment or for weeks.
+                // One that failed has said so.
+                again = takeHome() || again > _afterATry ? _afterATry : again;
+                if (!Lent(guest).Any(l => watched.Any(l.IsSameAs)))
+                    return;
+                kernel.Pause(again);
+                again *= 2;
                 continue;
             }
             kernel.Pause(_betweenLooks);
         }
     }
 
-    ImmutableArray<Lease> Lent(string guest)
+    ImmutableArray<Lease> Lent(Guest guest)
     {
         var boot = Surveyor.BootId(kernel);
-        return [.. ledger.Leases().Where(l => l.BootId == boot && l.Guest.Id == guest)];
+        return [.. ledger.Leases().Where(l => l.BootId == boot && l.Guest == guest)];
     }
 }

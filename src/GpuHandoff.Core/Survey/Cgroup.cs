@@ -1,4 +1,5 @@
 using System.Globalization;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Survey;
@@ -51,7 +52,7 @@ public static class Cgroup
             if (ContainerOf(part, i + 1 < parts.Length ? parts[i + 1] : "", i == 0) is { } container)
                 return new(Container: container) { Rootless = container.Kind == ContainerKind.Lxc ? null : KeeperOf(parts) };
             if (VmOf(part, i > 0 ? parts[i - 1] : "") is { } vm)
-                return new(Vm: vm);
+                return vm;
             if (!login && IsUnit(part))
                 return new(Unit: part);
         }
@@ -72,15 +73,15 @@ public static class Cgroup
         _ => null,
     };
 
-    static string? VmOf(string part, string before)
+    static Belonging? VmOf(string part, string before)
     {
         if (!part.EndsWith(".scope", StringComparison.Ordinal))
             return null;
         var name = part[..^".scope".Length];
         if (before == "qemu.slice" && name.Length > 0)
-            return name;
+            return new(Vm: name) { Manager = VmManager.Proxmox };
         // machine-qemu-3-win11: the number counts libvirt's starts.
-        return After(name.Replace(@"\x2d", "-"), "machine-qemu-")?.Split('-', 2) is [_, var vm] && vm.Length > 0 ? vm : null;
+        return After(name.Replace(@"\x2d", "-"), "machine-qemu-")?.Split('-', 2) is [_, { Length: > 0 } vm] ? new(Vm: vm) { Manager = VmManager.Libvirt } : null;
     }
 
     static bool IsUnit(string part) =>

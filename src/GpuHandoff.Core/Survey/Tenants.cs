@@ -26,6 +26,12 @@ public static class Tenants
     public static TimeSpan RebootTakes { get; } = TimeSpan.FromMinutes(3);
 
     /// <summary>
+    /// How long the end of a running VM for its backup in mode stop counts until its start: between the two vzdump runs the hooks
+    /// of its own and prepares the storage (VZDump.pm:exec_backup_task).
+    /// </summary>
+    public static TimeSpan BackupTakes { get; } = TimeSpan.FromMinutes(5);
+
+    /// <summary>
     /// libvirt has no lock that others could see: prepare/begin comes first, then security labels, networks and the like,
     /// then QEMU with its pidfile. A start that fails is followed by release/end, so this is only for a libvirtd that died, and
     /// may be long: disks on a slow file server lie between. It counts from the end of the hand-over, which may take minutes;
@@ -41,7 +47,7 @@ public static class Tenants
         if (machine.Users.FirstOrDefault(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node))) is { } user)
         {
             // Its scope has helpers, too; who has the group open is QEMU.
-            return new(user.Of.Vm == lease.Guest.Id ? lease with { Qemu = new(user.Pid, user.Started) } : lease, Tenancy.Running, user.ToString());
+            return new(Living(user.Pid, lease.Guest, kernel) is { } qemu ? lease with { Qemu = qemu } : lease, Tenancy.Running, user.ToString());
         }
         var loan = Glance(lease, kernel);
         // It has left /proc, and vfio still resets what it had.
@@ -93,7 +99,7 @@ public static class Tenants
             return null;
         var folder = Sys.Proc / pid.ToString(CultureInfo.InvariantCulture);
         return IsQemuOf(guest, kernel.Read(folder / "cmdline")?.Split('\0') ?? [])
-            || Cgroup.Parse(kernel.Read(folder / "cgroup") ?? "").Vm == guest.Id
+            || Cgroup.Parse(kernel.Read(folder / "cgroup") ?? "").IsSurely(guest)
             ? new(pid, stat.Started)
             : null;
     }
@@ -133,6 +139,10 @@ public static class Tenants
         var path = _proxmoxLocks / $"lock-{guest.Id}.conf";
         if (HeldLocks.On(path, kernel).FirstOrDefault(held => held.Alone) is { } held)
             return $"Proxmox is at work on it: process {held.Pid} has {path} locked";
+        // Its post-stop has written that down.
+        if (lease.ExpectedBack is { } back && kernel.Uptime < back.Until)
+            return $"{back.Why}, and has {Seconds(back.Until - kernel.Uptime)} left for that";
+        // Between the end of its QEMU and that.
         if (kernel.IdentityOf(_proxmoxRun / $"{guest.Id}.reboot") is { } marker && WallClock.Now(kernel) is { } now)
         {
             // The clock may have been set in between, in either direction.

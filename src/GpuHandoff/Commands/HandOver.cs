@@ -63,6 +63,7 @@ static class HandOver
             return ExitCode.Refused;
         var (kernel, ledger) = (Place.ToLookAt(wish.Root), Place.Ledger(wish.Root));
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), ledger.Leases());
+        Say.Damage(ledger);
         if (policy.Strangers(machine) is not [])
             machine = Surveyor.WithUuids(machine, kernel);
         switch (Selection.Of(machine, wish.Gpu))

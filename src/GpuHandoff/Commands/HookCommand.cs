@@ -142,7 +142,10 @@ static class HookCommand
         {
             IsHostStopping = () => stopping?.GetAwaiter().GetResult() ?? Turn.HostIsStopping(kernel),
         };
-        return work.Tell(new Hook(kernel, ledger, turn, work.Witness).Carry(errand, policy, work.Stop), json: false) ?? ExitCode.Done;
+        var worst = work.Tell(new Hook(kernel, ledger, turn, work.Witness).Carry(errand, policy, work.Stop), json: false) ?? ExitCode.Done;
+        if (errand is HookErrand.Note)
+            work.Witness.TellOfWatches(isLent: true);
+        return worst;
     }
 
     /// <summary>What would happen, for a person who wants to know before a start: 0 it would go, 1 it would not, 2 nobody can tell.</summary>
@@ -167,6 +170,7 @@ static class HookCommand
         if (Policies.For(wish, target) is not { } policy)
             return ExitCode.Refused;
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), ledger.Leases());
+        Say.Damage(ledger);
         if (policy.Strangers(machine) is not [])
             machine = Surveyor.WithUuids(machine, kernel);
         return HandOver.Show(Hook.Plan(errand, policy, machine), wish);

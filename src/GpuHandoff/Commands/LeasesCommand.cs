@@ -23,6 +23,7 @@ static class LeasesCommand
             }
             var (kernel, ledger) = (Place.ToLookAt(root: null), Place.Ledger(root: null));
             var leases = ledger.Leases();
+            Say.Damage(ledger);
             // The whole machine is looked at only where there is something to look for.
             ImmutableArray<LeaseReport> reports = leases is []
                 ? []

@@ -1,6 +1,8 @@
 using System.Collections.Immutable;
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using GpuHandoff.Goals;
+using GpuHandoff.Guests;
 using GpuHandoff.Linux;
 using GpuHandoff.Runs;
 using GpuHandoff.Screen;
@@ -17,10 +19,11 @@ static class ReconcileCommand
         {
             Description = "Leave alone what is at work now, and what was tried in vain before: for a timer",
         };
-        var watch = new Option<string?>("--watch")
+        var watch = new Option<Guest?>("--watch")
         {
             Description = "Stay with this VM until what is lent to it has come home: what the hook leaves behind at each start",
-            HelpName = "VM",
+            HelpName = "MANAGER:VM",
+            CustomParser = Watched,
         };
         var command = new Command("reconcile", "Take back what is lent to VMs that have ended, and end what a killed run left")
         {
@@ -32,7 +35,16 @@ static class ReconcileCommand
         return command;
     }
 
-    static int Act(string? guest, bool noWait, Wish wish)
+    static Guest? Watched(ArgumentResult result)
+    {
+        var text = result.Tokens[0].Value;
+        if (Guest.Of(text) is { } guest)
+            return guest;
+        result.AddError($"\"{text}\" is no VM: it is named with its manager, as proxmox:101 or libvirt:win11");
+        return null;
+    }
+
+    static int Act(Guest? guest, bool noWait, Wish wish)
     {
         if (!RootUser.IsUs())
         {
@@ -45,8 +57,12 @@ static class ReconcileCommand
         {
             // A signal ends it at once while it sleeps; at work it ends what it has begun.
             var worst = ExitCode.Done;
-            new Watch(looking, ledger, () => worst = Math.Max(worst, Run(wish, (turn, policy, stop) => turn.Reconcile(policy, waits: false, stop, guest)) ?? worst))
-                .Over(guest, CancellationToken.None);
+            new Watch(looking, ledger, () =>
+            {
+                var ended = Run(wish, (turn, policy, stop) => turn.Reconcile(policy, waits: false, stop, guest));
+                worst = Math.Max(worst, ended ?? ExitCode.Done);
+                return ended is not null;
+            }).Over(guest, CancellationToken.None);
             return worst;
         }
         if (!Turn.IsAllWell(looking, ledger, waits: !noWait) && Run(wish, (turn, policy, stop) => turn.MakeRounds(policy, waits: !noWait, stop)) is { } ended)

@@ -42,6 +42,7 @@ static class StatusCommand
         // What root wrote down only root may read.
         ILedger ledger = root is null && !RootUser.IsUs() ? new MemoryLedger() : Place.Ledger(root);
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target: null, ledger.Wedges(), ledger.Leases());
+        Say.Damage(ledger);
         if (selector is not null)
         {
             switch (Selection.Of(machine, selector))

@@ -33,6 +33,7 @@ static class VmsCommand
             return ExitCode.Refused;
         }
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target: null, ledger.Wedges(), ledger.Leases());
+        Say.Damage(ledger);
         machine = Surveyor.Named(machine, StatusCommand.PciIds(kernel));
         var guests = NodeGuests.Of(node, kernel);
         var shared = Sharers.Of(machine, guests).ToList();

@@ -4,6 +4,7 @@ using GpuHandoff.Formats;
 using GpuHandoff.Linux;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
+using GpuHandoff.Runs;
 
 namespace GpuHandoff.Screen;
 
@@ -54,6 +55,13 @@ static class Say
         foreach (var finding in refused.Findings)
             Trouble($"{finding.What} [{finding.Code}]", finding.Evidence, finding.Hint, null);
         Line("nothing was changed");
+    }
+
+    /// <summary>What cannot be told of, since its record cannot be read.</summary>
+    public static void Damage(ILedger ledger)
+    {
+        foreach (var damaged in ledger.Damaged())
+            Line($"warning: {damaged}");
     }
 
     public static void Data(Machine machine) => Output.Standard.Write(JsonSerializer.Serialize(machine, Json.Plain.Machine) + "\n");

@@ -16,7 +16,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
 {
     readonly Stopwatch _whole = Stopwatch.StartNew();
     readonly List<string> _done = [];
-    Watchdog? _watchdog;
+    readonly List<Watchdog> _watchdogs = [];
     bool _goesDark;
     bool _hasToldOfTheLog;
 
@@ -58,7 +58,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     }
 
     /// <summary>From here on the card must come home whatever becomes of us and of the VM. It comes up while the hand-over goes on.</summary>
-    public void Lends(ImmutableArray<Lease> leases) => _watchdog = Watchdog.Leave(leases[0].Guest);
+    public void Lends(ImmutableArray<Lease> leases) => _watchdogs.Add(Watchdog.Leave(leases[0].Guest));
 
     public void PhaseBegins(Phase phase)
     {
@@ -167,14 +167,23 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
                 break;
         }
         // What was taken back needs nobody to watch over it.
-        if (outcome is Outcome.Done && _watchdog?.Trouble() is { } trouble)
-            Warns(trouble);
-        _watchdog?.Dispose();
-        _watchdog = null;
+        TellOfWatches(outcome is Outcome.Done);
         TellOfTheLog();
         // An ordinary end can wait for the kernel to write it; one that somebody will look into cannot, nor one in the dark.
         if (_goesDark || outcome is not Outcome.Done)
             log?.ToDisk();
+    }
+
+    /// <summary>Whether somebody watches over what was lent.</summary>
+    public void TellOfWatches(bool isLent)
+    {
+        foreach (var watchdog in _watchdogs)
+        {
+            if (isLent && watchdog.Trouble() is { } trouble)
+                Warns(trouble);
+            watchdog.Dispose();
+        }
+        _watchdogs.Clear();
     }
 
     void Over()

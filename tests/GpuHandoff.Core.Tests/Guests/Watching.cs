@@ -1,6 +1,10 @@
+using System.Reflection;
 using GpuHandoff.Goals;
+using GpuHandoff.Guests;
+using GpuHandoff.Kernel;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
+using GpuHandoff.Survey;
 using static GpuHandoff.Core.Tests.Guests.VmHost;
 
 namespace GpuHandoff.Core.Tests.Guests;
@@ -8,17 +12,19 @@ namespace GpuHandoff.Core.Tests.Guests;
 /// <summary>What pre-start leaves behind stays with the VM, and brings the GPU home where nobody else does.</summary>
 public class Watching
 {
+    static readonly TimeSpan _grace = GpuHandoff.Runs.Watch.Grace;
+
     static VmHost One(bool legacy = false) => new VmHost(Hosts.SingleGpu(), legacy).With("101", "0000:01:00");
 
     /// <summary>How often it found something to do.</summary>
-    static int Watch(VmHost host, CancellationToken stop = default)
+    static int Watch(VmHost host, IKernel? through = null, Guest? guest = null, CancellationToken stop = default)
     {
         var tries = 0;
-        new Watch(host.Kernel, host.Desk.Ledger, () =>
+        new Watch(through ?? host.Kernel, host.Desk.Ledger, () =>
         {
             tries++;
-            host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, "101");
-        }).Over("101", stop);
+            return !host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, guest ?? Guest("101")).IsEmpty;
+        }).Over(guest ?? Guest("101"), stop);
         return tries;
     }
 
@@ -129,13 +135,108 @@ public class Watching
     }
 
     [Fact]
+    public void Another_run_at_the_card_for_a_moment_delays_the_way_home_by_no_more_than_that()
+    {
+        var host = One();
+        host.Qm.Start("101");
+        host.Qm.PowerOff("101");
+        var died = host.Kernel.Uptime;
+        var other = new MemoryLocks(host.Desk.Locks, "7 gpu-handoff").Try($"gpu-{First}", shared: false)!;
+        host.Kernel.Later(_grace + TimeSpan.FromSeconds(2), other.Dispose);
+
+        Watch(host).ShouldBeGreaterThan(1);
+
+        host.ShouldBeHome();
+        (host.Kernel.Uptime - died).ShouldBeLessThan(_grace + TimeSpan.FromSeconds(5));
+    }
+
+    [Fact]
+    public void Who_cannot_wait_for_a_process_to_end_looks_for_it_no_more_often_than_for_one_that_is_gone()
+    {
+        var host = One();
+        host.Qm.Start("101");
+        var looks = 0;
+        var kernel = LooksOnly.Of(host.Kernel, () => looks++);
+        host.Kernel.Later(TimeSpan.FromMinutes(10), () => host.Qm.PowerOff("101"));
+
+        Watch(host, through: kernel).ShouldBe(1);
+
+        host.ShouldBeHome();
+        looks.ShouldBeInRange(500, 700);
+    }
+
+    /// <summary>A kernel that has no file to spare with which a process could be waited for.</summary>
+    public class LooksOnly : DispatchProxy
+    {
+        IKernel? _kernel;
+        Action? _asked;
+
+        public static IKernel Of(IKernel kernel, Action asked)
+        {
+            var proxy = Create<IKernel, LooksOnly>();
+            (((LooksOnly)(object)proxy)._kernel, ((LooksOnly)(object)proxy)._asked) = (kernel, asked);
+            return proxy;
+        }
+
+        protected override object? Invoke(MethodInfo? targetMethod, object?[]? args)
+        {
+            if (targetMethod!.Name != nameof(IKernel.AwaitEnd))
+                return targetMethod.Invoke(_kernel, BindingFlags.DoNotWrapExceptions, null, args, null);
+            _asked!();
+            return false;
+        }
+    }
+
+    [Fact]
+    public void Vms_of_two_managers_with_one_name_are_watched_over_apart()
+    {
+        var host = new VmHost(Hosts.TwoIdenticalGpus()).With("101", "0000:01:00");
+        host.Qm.Start("101");
+        Guest domain = new(VmManager.Libvirt, "101");
+        host.Desk.Turn().Lend(domain, [host.Desk.Survey().Gpus[1].Address], Policy.Default, CancellationToken.None);
+        host.Leases.Length.ShouldBe(2, host.Told);
+        var qemu = host.Kernel.StartProcess("qemu-system-x86", @"/machine.slice/machine-qemu\x2d3\x2d101.scope/libvirt/emulator");
+        qemu.CommandLine = ["/usr/bin/qemu-system-x86_64", "-name", "guest=101"];
+        host.Kernel.Files.Write("/run/libvirt/qemu/101.pid", $"{qemu.Pid}");
+        host.Qm.PowerOff("101");
+
+        Watch(host).ShouldBe(1);
+        host.Leases.ShouldHaveSingleItem().Guest.ShouldBe(domain);
+        host.Desk.DriverOf(Second).ShouldBe("vfio-pci");
+
+        host.Kernel.EndProcess(qemu);
+        Watch(host).ShouldBe(0);
+        host.Leases.ShouldHaveSingleItem();
+        host.Kernel.Pause(Tenants.LibvirtTakes);
+        Watch(host, guest: domain).ShouldBe(1);
+        host.ShouldBeHome();
+    }
+
+    [Theory]
+    [InlineData("proxmox:101", VmManager.Proxmox, "101")]
+    [InlineData("libvirt:101", VmManager.Libvirt, "101")]
+    [InlineData("libvirt:a:b ,c", VmManager.Libvirt, "a:b ,c")]
+    public void A_vm_is_named_with_its_manager(string spelt, VmManager manager, string id)
+    {
+        GpuHandoff.Guests.Guest.Of(spelt).ShouldBe(new(manager, id));
+        new Guest(manager, id).Spelt().ShouldBe(spelt);
+    }
+
+    [Theory]
+    [InlineData("101")]
+    [InlineData("proxmox:")]
+    [InlineData("xen:101")]
+    [InlineData(":101")]
+    public void What_names_no_manager_is_no_vm(string spelt) => GpuHandoff.Guests.Guest.Of(spelt).ShouldBeNull();
+
+    [Fact]
     public void A_watch_that_is_told_to_stop_stops()
     {
         var host = One();
         host.Qm.Start("101");
         using var stop = new CancellationTokenSource();
         host.Kernel.Later(TimeSpan.FromMinutes(10), stop.Cancel);
-        Watch(host, stop.Token).ShouldBe(0);
+        Watch(host, stop: stop.Token).ShouldBe(0);
         host.Leases.ShouldHaveSingleItem();
         host.ShouldHave("101", First);
     }

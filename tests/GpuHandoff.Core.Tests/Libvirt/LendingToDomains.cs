@@ -218,6 +218,23 @@ public class LendingToDomains
         _desk.Ledger.Leases().ShouldBeEmpty();
     }
 
+    [Theory]
+    [InlineData("win 11", "win11")]
+    [InlineData("101", "101")]
+    public void A_domain_is_known_by_its_QEMUs_command_line_whatever_systemd_makes_of_its_name(string domain, string scope)
+    {
+        Prepare(domain);
+        var vm = StartQemu(scope);
+        vm.Process.CommandLine = ["/usr/bin/qemu-system-x86_64", "-name", $"guest={domain},debug-threads=on"];
+        // On its way out: its pidfile is gone, and it has the group still.
+        _desk.Survey().Loans.ShouldHaveSingleItem().Lease.Qemu.ShouldNotBeNull().Pid.ShouldBe(vm.Process.Pid);
+        Prepare(domain).ShouldBeOfType<Ending.Ran>(_desk.Memo.ToString());
+
+        vm.Process.CommandLine = ["/usr/bin/qemu-system-x86_64", "-name", "guest=other"];
+        _desk.Survey().Loans.ShouldHaveSingleItem().Lease.Qemu.ShouldBeNull();
+        Prepare(domain).ShouldBeOfType<Ending.Refused>().Why.Findings.ShouldHaveSingleItem().Code.ShouldBe("gpu-is-lent");
+    }
+
     [Fact]
     public void Two_cards_of_one_domain_go_and_come_together()
     {

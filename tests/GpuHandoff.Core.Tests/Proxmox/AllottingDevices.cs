@@ -197,6 +197,8 @@ public class AllottingDevices
         desk.Ledger.Leases().Select(l => $"{l.Gpu} {l.Guest.Id}").ShouldBe([$"{First} 102", $"{Second} 101"]);
         desk.DriverOf(First).ShouldBe("vfio-pci");
         desk.DriverOf(Second).ShouldBe("vfio-pci");
+        // The watches that their starts left have ended with the loans as they were: each VM has one anew.
+        desk.Desk.Memo.Watched.TakeLast(2).ShouldBe([$"{Second} 101", $"{First} 102"], ignoreOrder: true);
         foreach (var vm in (int[])[102, 101])
         {
             desk.Kernel.Proxmox.Kill($"{vm}");

@@ -235,7 +235,7 @@ public class StartingAndStopping
         desk.Qm.Cleanup().ShouldBeNull();
         desk.Kernel.Proxmox.Qemu("101")!.Pid.ShouldNotBe(first);
         desk.Writes.ShouldBe(writes);
-        desk.Told.ShouldContain("VM 101 (vm101) comes back at once (it is being rebooted): 0000:01:00 stays on vfio-pci for it");
+        desk.Told.ShouldContain("VM 101 (vm101) comes back (it is being rebooted): 0000:01:00 stays on vfio-pci for it, for 3 minutes at most");
         desk.Ledger.Leases().ShouldHaveSingleItem().Qemu!.Pid.ShouldBe(desk.Kernel.Proxmox.Qemu("101")!.Pid);
         desk.Qm.Stop("101");
         desk.ShouldBeHome(before);
@@ -285,11 +285,11 @@ public class StartingAndStopping
     }
 
     [Fact]
-    public void A_damaged_lease_of_another_VMs_GPU_keeps_no_VM_off_that_has_none()
+    public void A_folder_of_leases_that_cannot_be_trusted_keeps_no_VM_off_that_has_no_GPU()
     {
         var desk = new ProxmoxDesk(Hosts.SingleGpu()).With("101", "hostpci0: 0000:01:00").With("102", "name: plain");
-        desk.Desk.Ledger.Damage = new LedgerRefused("lease-0000:02:00.0.json, line 1: it is empty", "look at it");
-        desk.Errand(102, "pre-start").ShouldBeOfType<HookErrand.None>().Why!.ShouldContain("lease-0000:02:00.0.json");
+        desk.Desk.Ledger.Damage = new LedgerRefused("/var/lib/gpu-handoff is not a folder that only its owner may write", "look at it");
+        desk.Errand(102, "pre-start").ShouldBeOfType<HookErrand.None>().Why!.ShouldContain("/var/lib/gpu-handoff");
         // Whose GPU it is cannot be told then.
         Should.Throw<LedgerRefused>(() => desk.Errand(101, "pre-start"));
     }

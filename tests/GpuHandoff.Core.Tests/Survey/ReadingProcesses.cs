@@ -1,4 +1,5 @@
 using FsCheck.Xunit;
+using GpuHandoff.Guests;
 using GpuHandoff.Machines;
 using GpuHandoff.Survey;
 
@@ -47,9 +48,16 @@ public class ReadingProcesses
         Cgroup.Parse($"0::{path}").ShouldBe(new Belonging(Container: new(kind, "4e8b1c9d2f7a")) { Rootless = 1000 });
 
     [Theory]
-    [InlineData("/qemu.slice/101.scope", "101")]
-    [InlineData(@"/machine.slice/machine-qemu\x2d3\x2dwin\x2d11.scope/libvirt/emulator", "win-11")]
-    public void A_vm_is_named_by_number_or_name(string path, string vm) => Cgroup.Parse($"0::{path}").ShouldBe(new Belonging(Vm: vm));
+    [InlineData("/qemu.slice/101.scope", "101", VmManager.Proxmox)]
+    [InlineData(@"/machine.slice/machine-qemu\x2d3\x2dwin\x2d11.scope/libvirt/emulator", "win-11", VmManager.Libvirt)]
+    [InlineData(@"/machine.slice/machine-qemu\x2d3\x2d101.scope/libvirt/emulator", "101", VmManager.Libvirt)]
+    public void A_vm_is_named_by_number_or_name(string path, string vm, VmManager manager)
+    {
+        var belonging = Cgroup.Parse($"0::{path}");
+        belonging.ShouldBe(new Belonging(Vm: vm) { Manager = manager });
+        belonging.IsSurely(new(VmManager.Proxmox, vm)).ShouldBe(manager == VmManager.Proxmox);
+        belonging.IsSurely(new(VmManager.Libvirt, vm)).ShouldBeFalse("systemd may have made that name of another");
+    }
 
     [Theory]
     [InlineData("12:devices:/lxc/107\n1:name=systemd:/lxc/107/system.slice/ollama.service\n0::/", "107")]

@@ -1,0 +1,142 @@
+using GpuHandoff.Core.Tests.Proxmox;
+using GpuHandoff.Goals;
+using GpuHandoff.Runs;
+using GpuHandoff.Simulation;
+using GpuHandoff.Survey;
+
+namespace GpuHandoff.Core.Tests.Guests;
+
+/// <summary>Between the end of a VM and its next start, where Proxmox makes the one for the other: a reboot, a backup in mode stop.</summary>
+public class ComingBack
+{
+    const string Gpu = "0000:01:00.0";
+
+    static readonly string[] _locked = ["hostpci0: 0000:01:00", "lock: backup"];
+
+    readonly ProxmoxDesk _desk = new ProxmoxDesk(Hosts.BusyServices()).With("101", "hostpci0: 0000:01:00").With("102", "hostpci0: 0000:01:00");
+    readonly string _before;
+
+    public ComingBack()
+    {
+        _before = _desk.Desk.Picture();
+        _desk.Policy = Policy.Default with { Users = UsersPolicy.Default with { Units = Treatment.Restart } };
+        _desk.ShouldStart("101");
+    }
+
+    void Rounds(TimeSpan time)
+    {
+        for (var until = _desk.Kernel.Uptime + time; _desk.Kernel.Uptime < until; _desk.Kernel.Pause(TimeSpan.FromSeconds(10)))
+            _desk.Desk.Turn(9001).MakeRounds(_desk.Policy, waits: false, CancellationToken.None).ShouldBeEmpty(_desk.Told);
+    }
+
+    void EndForBackup()
+    {
+        _desk.With("101", _locked);
+        _desk.Qm.Stop("101").ShouldBeNull(_desk.Told);
+    }
+
+    [Fact]
+    public void A_backup_that_prepares_its_storage_for_minutes_finds_the_GPU_where_it_was()
+    {
+        EndForBackup();
+        Rounds(TimeSpan.FromMinutes(4.5));
+        _desk.DriverOf(Gpu).ShouldBe("vfio-pci");
+
+        _desk.ShouldStart("101");
+
+        _desk.Ledger.Leases().ShouldHaveSingleItem().ExpectedBack.ShouldBeNull("it is back");
+        _desk.With("101", "hostpci0: 0000:01:00").Qm.Stop("101");
+        _desk.ShouldBeHome(_before);
+    }
+
+    [Fact]
+    public void Of_a_VM_that_its_backup_never_starts_again_the_watch_brings_the_GPU_home()
+    {
+        EndForBackup();
+        var ended = _desk.Kernel.Uptime;
+
+        new Watch(_desk.Kernel, _desk.Ledger, () => !_desk.Desk.Turn(9002).Reconcile(_desk.Policy, waits: false, CancellationToken.None).IsEmpty)
+            .Over(VmHost.Guest("101"), CancellationToken.None);
+
+        _desk.ShouldBeHome(_before);
+        (_desk.Kernel.Uptime - ended).ShouldBeInRange(Tenants.BackupTakes, Tenants.BackupTakes + TimeSpan.FromSeconds(30));
+    }
+
+    [Fact]
+    public void A_reboot_counts_until_the_start_also_when_its_marker_has_gone()
+    {
+        _desk.Qm.Reboot("101").ShouldBeNull(_desk.Told);
+        _desk.Kernel.Files.Remove(ProxmoxHost.RebootMarker("101"));
+        _desk.Survey().Loans.ShouldHaveSingleItem().Evidence.ShouldBe("it is being rebooted, and has 180 s left for that");
+        Rounds(Tenants.RebootTakes - TimeSpan.FromSeconds(30));
+
+        _desk.ShouldStart("101");
+        _desk.Ledger.Leases().ShouldHaveSingleItem().ExpectedBack.ShouldBeNull();
+
+        _desk.Qm.Reboot("101").ShouldBeNull(_desk.Told);
+        _desk.Kernel.Pause(Tenants.RebootTakes);
+        _desk.Desk.Turn().MakeRounds(_desk.Policy, waits: false, CancellationToken.None).ShouldHaveSingleItem();
+        _desk.ShouldBeHome(_before);
+    }
+
+    [Fact]
+    public void A_post_stop_that_comes_twice_gives_it_no_more_time()
+    {
+        EndForBackup();
+        _desk.Kernel.Pause(TimeSpan.FromMinutes(4));
+        _desk.Call(101, "post-stop").ShouldBe(0);
+        _desk.Kernel.Pause(TimeSpan.FromMinutes(1));
+        _desk.Desk.Turn().MakeRounds(_desk.Policy, waits: false, CancellationToken.None).ShouldHaveSingleItem();
+        _desk.ShouldBeHome(_before);
+    }
+
+    [Fact]
+    public void Whoever_wants_the_card_meanwhile_is_refused_at_once_with_the_reason_and_what_to_do()
+    {
+        EndForBackup();
+        var (since, writes) = (_desk.Kernel.Uptime, _desk.Writes);
+
+        _desk.Call(102, "pre-start").ShouldBe(1);
+        _desk.Words.ShouldContain("VM 101");
+        var why = _desk.Desk.HandOver(Target.Host, policy: Policy.Default).ShouldBeOfType<Ending.Refused>().Why.Findings.ShouldHaveSingleItem();
+
+        why.What.ShouldBe($"0000:01:00 is lent to VM 101 (vm101)");
+        why.Evidence.ShouldHaveSingleItem().ShouldMatch("^its backup starts it anew, and has [0-9]+ s left for that$");
+        why.Hint.ShouldBe("wait until VM 101 (vm101) is back and stop it then; if it does not come back in that time the GPU comes home by itself");
+        (_desk.Kernel.Uptime - since).ShouldBeLessThan(TimeSpan.FromSeconds(5));
+        _desk.Writes.ShouldBe(writes);
+    }
+
+    [Fact]
+    public void A_person_who_asks_for_what_is_left_hears_why_the_card_stays()
+    {
+        EndForBackup();
+        Turn.IsAllWell(_desk.Kernel, _desk.Ledger, waits: true).ShouldBeFalse();
+        Turn.IsAllWell(_desk.Kernel, _desk.Ledger, waits: false).ShouldBeTrue();
+        _desk.Desk.Turn().MakeRounds(_desk.Policy, waits: true, CancellationToken.None).ShouldBeEmpty();
+        _desk.Told.ShouldContain($"tells {Gpu} stays on vfio-pci for VM 101 (vm101): its backup starts it anew, and has ");
+        _desk.DriverOf(Gpu).ShouldBe("vfio-pci");
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    public void A_post_stop_that_is_killed_in_between_leaves_the_card_to_the_timer(int changes)
+    {
+        var host = new VmHost(Hosts.SingleGpu()).With("101", "0000:01:00");
+        host.Qm.Start("101").ShouldBeNull(host.Told);
+        host.Proxmox.Write("101", "hookscript: local:snippets/gpu-handoff\nhostpci0: 0000:01:00\nlock: backup\n");
+        host.Qm.PowerOff("101");
+        host.KillNextHookAfter(changes);
+        host.Qm.Cleanup();
+
+        host.HookWasKilled.ShouldBe(changes == 0);
+        (host.Leases.ShouldHaveSingleItem().ExpectedBack is null).ShouldBe(changes == 0);
+        if (changes > 0)
+        {
+            host.Round().ShouldBeEmpty();
+            host.Kernel.Pause(Tenants.BackupTakes);
+        }
+        host.ShouldComeHome();
+    }
+}

@@ -8,7 +8,7 @@ namespace GpuHandoff.Bench;
 /// <summary>What the tool costs as Proxmox's hookscript.</summary>
 static class HookContest
 {
-    /// <summary>The word on it, in seconds.</summary>
+    /// <summary>What the hook may cost besides the hand-over, in seconds.</summary>
     const double MostOverhead = 0.1;
 
     const string Empty = "/usr/local/lib/empty-hook";

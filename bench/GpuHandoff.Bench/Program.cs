@@ -26,13 +26,14 @@ static class Program
         }
         var binary = Path.Combine(LabPlaces.Repository, "artifacts", "publish", "gpu-handoff");
         using var vm = LabVm.Boot(
-            new() { Name = "bench", Files = [LabFile.From(binary, "/usr/sbin/gpu-handoff"), .. HookContest.Files] }, Console.Error.WriteLine);
+            new() { Name = "bench", Files = [LabFile.From(binary, "/usr/sbin/gpu-handoff"), .. HookContest.Files()] }, Console.Error.WriteLine);
         vm.Run("modprobe vfio-pci; modprobe nvidia && modprobe nvidia_modeset && modprobe nvidia_uvm").Ok();
         if (arguments is ["hook"])
         {
             // For the screen alone: the page's figures are from one boot.
-            Console.Out.Write(HookContest.Section(vm, Rounds).Text);
-            return 0;
+            var (section, misses) = HookContest.Section(vm, Rounds);
+            Console.Out.Write(section);
+            return Tell(misses);
         }
 
         var text = new StringBuilder();
@@ -133,10 +134,16 @@ static class Program
         File.WriteAllText(Page, text.ToString());
         Console.Out.Write(text);
 
-        var ratios = new[] { ("status", status / bash), ("to_vfio", Ratio(kept, "to vfio")), ("to_nvidia", Ratio(kept, "back")), ("hook", hook.Ratio) };
-        foreach (var (what, ratio) in ratios.Where(r => r.Item2 > 2))
-            Console.Error.WriteLine($"{what} misses its mark: {ratio:0.00}");
-        return ratios.All(r => r.Item2 <= 2) ? 0 : 1;
+        var ratios = new[] { ("status", status / bash), ("to_vfio", Ratio(kept, "to vfio")), ("to_nvidia", Ratio(kept, "back")) };
+        return Tell([.. ratios.Where(r => r.Item2 > 2).Select(r => $"{r.Item1}: {r.Item2:0.00}"), .. hook.Misses]);
+    }
+
+    /// <summary>The exit code that goes with it.</summary>
+    static int Tell(IReadOnlyList<string> misses)
+    {
+        foreach (var miss in misses)
+            Console.Error.WriteLine($"misses its mark: {miss}");
+        return misses.Count == 0 ? 0 : 1;
     }
 
     static double Ratio(Dictionary<(string Who, string What), List<double>> times, string what) =>

@@ -11,7 +11,8 @@ using GpuHandoff.Runs;
 namespace GpuHandoff.Linux;
 
 /// <summary>
-/// The ledger as files of two folders that only root may enter. What is written is on disk before the call returns.
+/// The ledger as files of two folders that only root may enter. What is written is on disk before the call returns, but for what
+/// is added to a lease.
 /// <list type="bullet">
 /// <item><c>/var/lib/gpu-handoff/home-0000:05:00.0.json</c> for each card that is away;</item>
 /// <item><c>lease-0000:05:00.0.json</c> for each card that is lent to a VM;</item>
@@ -75,7 +76,8 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     public void Lend(Lease lease)
     {
         _lasting.Make();
-        _lasting.Replace(LeaseOf(lease.Gpu), file => JsonSerializer.Serialize(file, lease, Json.Default.Lease));
+        // When it is known to be ready, it is on disk without that word already, and none of it outlives the boot.
+        _lasting.Replace(LeaseOf(lease.Gpu), file => JsonSerializer.Serialize(file, lease, Json.Default.Lease), toDisk: lease.Ready is null);
     }
 
     public void EndLease(PciAddress gpu) => RootFolder.Delete(LeaseOf(gpu));

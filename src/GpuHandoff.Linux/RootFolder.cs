@@ -64,8 +64,9 @@ sealed class RootFolder(string path)
         BufferSize = 0,
     });
 
-    /// <summary>Puts a whole file in the place of another, on disk before this returns.</summary>
-    public void Replace(string path, Action<Stream> write)
+    /// <summary>Puts a whole file in the place of another.</summary>
+    /// <param name="toDisk">Before this returns; else the kernel chooses when, as it does for any file.</param>
+    public void Replace(string path, Action<Stream> write, bool toDisk = true)
     {
         var fresh = path + ".new";
         try
@@ -74,10 +75,11 @@ sealed class RootFolder(string path)
             using (var file = Create(fresh))
             {
                 write(file);
-                file.Flush(flushToDisk: true);
+                file.Flush(flushToDisk: toDisk);
             }
             File.Move(fresh, path, overwrite: true);
-            Flush();
+            if (toDisk)
+                Flush();
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

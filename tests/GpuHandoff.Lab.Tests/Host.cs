@@ -118,11 +118,12 @@ public sealed class Host : IDisposable
                 act();
                 Picture().ShouldBe(_home);
             }
-            finally
+            catch
             {
                 // Whatever went wrong, the next case shall not pay for it.
                 if (Picture() != _home)
                     Vm.Run("gpu-handoff to_nvidia --gpu all --claim; rm -rf /var/lib/gpu-handoff /run/gpu-handoff");
+                throw;
             }
         },
         name);
@@ -147,7 +148,7 @@ public sealed class Host : IDisposable
     }
 
     public string Driver(PluggedGpu gpu, int function) =>
-        Vm.Run($"basename \"$(readlink /sys/bus/pci/devices/{gpu.Functions[function].Address}/driver)\"").Text;
+        Vm.Run($"! cd -P /sys/bus/pci/devices/{gpu.Functions[function].Address}/driver 2> /dev/null || echo ${{PWD##*/}}").Text;
 
     public string Override(PluggedGpu gpu, int function) =>
         Vm.Run($"cat /sys/bus/pci/devices/{gpu.Functions[function].Address}/driver_override").Ok().Text;

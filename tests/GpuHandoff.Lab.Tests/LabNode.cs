@@ -36,7 +36,7 @@ public sealed class LabNode : IDisposable
         fuser -k -KILL /dev/nvidia0 2> /dev/null
         for i in $(seq 100); do pgrep -f '[q]m cleanup' > /dev/null || break; sleep 0.1; done
         rm -f /etc/pve/qemu-server/*.conf /etc/pve/mapping/pci.cfg
-        for i in $(seq 300); do pgrep -x gpu-handoff > /dev/null || break; sleep 0.1; done
+        for i in $(seq 300); do pgrep -a -x gpu-handoff | grep --quiet -v -e --watch || break; sleep 0.1; done
         rm -f /run/qemu-server/*.* /run/lab-pve/*
         true
         """;
@@ -56,13 +56,13 @@ public sealed class LabNode : IDisposable
             if echo "$id" > /sys/bus/pci/drivers/vfio-pci/remove_id; then echo "vfio-pci had $id in new_id"; fi
         done 2> /dev/null
         [ ! -s /run/qemu-server/pci-id-reservations ] || echo "a reservation: $(cat /run/qemu-server/pci-id-reservations)"
-        # Each watch ends with its lease; it looks every few seconds.
-        for i in $(seq 100); do
-            watches=$(systemctl list-units --plain --no-legend 'gpu-handoff-watch-*')
-            [ -n "$watches" ] || break
-            sleep 0.1
-        done
-        [ -z "$watches" ] || echo "$watches"
+        # Each watch ends with its lease, a few seconds later: what is asked for is that the last case's have.
+        watches=$(systemctl list-units --plain --no-legend 'gpu-handoff-watch-*' | cut -d' ' -f1)
+        for watch in $(cat /run/watches-before); do
+            for i in $(seq 150); do [ ! -e /sys/fs/cgroup/system.slice/$watch ] && continue 2; sleep 0.1; done
+            echo "a watch over nobody: $watch"
+        done 2> /dev/null
+        echo "$watches" > /run/watches-before
         for file in /run/qemu-server/*.cleanup /run/qemu-server/*.reboot /run/qemu-server/*.pid; do echo "a VM: $file"; done
         echo checked
         """;
@@ -233,7 +233,7 @@ public sealed class LabNode : IDisposable
 
     public void IsAtWork(string unit) => Vm.Run($"""
         for i in $(seq 100); do
-            [ -s /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs ] && fuser --silent /dev/nvidia0 && exit 0
+            read -r _ 2> /dev/null < /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs && fuser --silent /dev/nvidia0 && exit 0
             sleep 0.1
         done
         exit 1

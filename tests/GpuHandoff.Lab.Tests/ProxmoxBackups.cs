@@ -58,7 +58,7 @@ public sealed class ProxmoxBackups(LabNode node)
         var hooks = "pre-start post-start";
         node.Hooks(101).ShouldBe(hooks);
 
-        foreach (var (policy, storageTakes) in new[] { ("backup: free", 0), ("backup: refuse\nreboot: return", 2) })
+        foreach (var (policy, storageTakes) in new[] { ("backup: free", 0), ("backup: refuse\nreboot: return", 12) })
         {
             node.Policy($"{policy}\n{units}");
             node.WaitForGuest(101);

@@ -17,7 +17,7 @@ public sealed class ProxmoxInterruptions(LabNode node)
 
         // It waits for somebody else's run.
         var other = Holding();
-        Ended("start", "is at work on", Button).ShouldContain("interrupted while it waited");
+        Ended("start", "is at work on", Button).ShouldNotContain($"hand {First.Address.Slot}");
         other.Kill();
         IsHomeAgain();
 
@@ -120,8 +120,11 @@ public sealed class ProxmoxInterruptions(LabNode node)
     /// <summary>The same without the time that it takes to come up.</summary>
     const string AtOnce = "kill -TERM -- -$(< /run/lab-pve/101.task)";
 
-    LabCommand Begin(string task, string environment = "") =>
-        Vm.Start($"rm -f /run/lab-pve/hooks /var/log/pve/tasks/qm{task}-101; {environment} qm {task} 101");
+    LabCommand Begin(string task, string environment = "")
+    {
+        Vm.Run($"rm -f /run/lab-pve/hooks /var/log/pve/tasks/qm{task}-101").Ok();
+        return Vm.Start($"{environment} qm {task} 101");
+    }
 
     /// <summary>Begins a task and ends it as soon as its log says this; the answer is what it has said by then.</summary>
     string Ended(string task, string line, string end, string environment = "")
@@ -139,7 +142,7 @@ public sealed class ProxmoxInterruptions(LabNode node)
     }
 
     /// <summary>Somebody else's run has the card's lock, until it is killed.</summary>
-    LabCommand Holding() => Vm.Start($"exec flock /run/gpu-handoff/lock-gpu-{First.Address} sleep 600");
+    LabCommand Holding() => Vm.Start($"exec flock --close /run/gpu-handoff/lock-gpu-{First.Address} sleep 600");
 
     TimeSpan IsHomeAgain()
     {

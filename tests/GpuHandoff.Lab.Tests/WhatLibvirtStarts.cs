@@ -17,8 +17,9 @@ public sealed class WhatLibvirtStarts(HostAtWork work)
         """;
 
     const string Forget = """
-        for d in $(virsh list --name); do virsh destroy $d; done
-        for d in $(virsh list --all --name); do virsh undefine $d; done
+        # By libvirt's files: virsh takes its time to come up, also where it has nothing to tell.
+        for f in /run/libvirt/qemu/*.pid; do [ ! -e $f ] || virsh destroy $(basename $f .pid); done
+        for f in /etc/libvirt/qemu/*.xml; do [ ! -e $f ] || virsh undefine $(basename $f .xml); done
         rm -f /etc/libvirt/hooks/qemu.d/zz-*
         """;
 

@@ -11,9 +11,10 @@ public sealed class LabCommand
     // Stands before the guest's two clock readings, at the end of what the command wrote to stderr.
     const char Mark = '\u001e';
 
-    // The command gets a shell of its own by a fork, so that its `exit` does not end this one.
+    // The command gets a shell of its own by a fork, so that its `exit` does not end this one, and by job control a process group
+    // of its own, so that all of it can be killed at once: setsid would be one more program to come up.
     const string Timed = """
-        s=$EPOCHREALTIME; (eval "$0"); c=$?; e=$EPOCHREALTIME; printf '\036%s %s' "$s" "$e" >&2; exit $c
+        set -m; s=$EPOCHREALTIME; (set +m; eval "$0"); c=$?; e=$EPOCHREALTIME; printf '\036%s %s' "$s" "$e" >&2; exit $c
         """;
 
     static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(15);
@@ -29,9 +30,8 @@ public sealed class LabCommand
         Command = command;
         var started = agent.Ask("guest-exec", new()
         {
-            // A session of its own, so that all of it can be killed at once.
-            ["path"] = "/usr/bin/setsid",
-            ["arg"] = new JsonArray("/bin/bash", "-c", Timed, command),
+            ["path"] = "/bin/bash",
+            ["arg"] = new JsonArray("-c", Timed, command),
             ["capture-output"] = true,
         });
         ProcessId = started!["pid"]!.GetValue<long>();
@@ -39,7 +39,7 @@ public sealed class LabCommand
 
     public string Command { get; }
 
-    /// <summary>The shell's process in the guest, which leads the command's process group.</summary>
+    /// <summary>The shell's process in the guest, whose only child leads the command's process group.</summary>
     public long ProcessId { get; }
 
     /// <summary>Whether it ended, and all that holds its output as well: a daemon it leaves behind must redirect its own.</summary>
@@ -64,7 +64,7 @@ public sealed class LabCommand
     }
 
     /// <summary>Kills the command and its children, as far as they can be killed: one that hangs in the kernel cannot.</summary>
-    public void Kill() => new LabCommand(agent, $"kill -KILL -- -{ProcessId}").Wait(TimeSpan.FromSeconds(30));
+    public void Kill() => new LabCommand(agent, $"for p in $(pgrep -P {ProcessId}); do kill -KILL -- -$p; done; kill -KILL {ProcessId}").Wait(TimeSpan.FromSeconds(30));
 
     LabResult? Look()
     {

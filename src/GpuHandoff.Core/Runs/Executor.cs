@@ -30,14 +30,14 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         using var journal = ledger.Open(plan);
         var outcome = Forward(plan, journal, stop);
         if (outcome is Outcome.Done)
-            WriteDown(() => Forget(plan));
+            witness.WriteDown(() => Forget(plan));
         // As before means in the ledger, too.
         if (outcome is Outcome.RolledBack)
         {
             foreach (var home in plan.Keep)
-                WriteDown(() => PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu)));
+                witness.WriteDown(() => PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu)));
         }
-        WriteDown(() => journal.Closes(outcome));
+        witness.WriteDown(() => journal.Closes(outcome));
         Mark(plan, outcome);
         return outcome;
     }
@@ -55,26 +55,13 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         return outcome;
     }
 
-    /// <summary>The machine is what counts, and it is where the outcome says; a record that stays is looked at again next time.</summary>
-    void WriteDown(Action write)
-    {
-        try
-        {
-            write();
-        }
-        catch (LedgerRefused refused)
-        {
-            witness.Warns($"{refused.Message}; {refused.Hint}");
-        }
-    }
-
     void Mark(Plan plan, Outcome outcome)
     {
         if (outcome is not Outcome.Stuck { Call: { } silent } stuck)
             return;
         foreach (var gpu in plan.Gpus)
         {
-            WriteDown(() => ledger.Mark(new(
+            witness.WriteDown(() => ledger.Mark(new(
                 plan.BootId, gpu, silent.Call, silent.Since, silent.Process, [.. stuck.NotUndone.Select(s => s.Say())])));
         }
     }

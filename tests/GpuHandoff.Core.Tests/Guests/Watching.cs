@@ -156,7 +156,7 @@ public class Watching
         var host = One();
         host.Qm.Start("101");
         var looks = 0;
-        var kernel = LooksOnly.Of(host.Kernel, () => looks++);
+        var kernel = LooksOnly.Of(host.Kernel, () => (++looks).ShouldBeLessThan(5000, "it spins"));
         host.Kernel.Later(TimeSpan.FromMinutes(10), () => host.Qm.PowerOff("101"));
 
         Watch(host, through: kernel).ShouldBe(1);
@@ -199,8 +199,12 @@ public class Watching
         qemu.CommandLine = ["/usr/bin/qemu-system-x86_64", "-name", "guest=101"];
         host.Kernel.Files.Write("/run/libvirt/qemu/101.pid", $"{qemu.Pid}");
         host.Qm.PowerOff("101");
+        // One that stayed for the domain would stay for good.
+        using var stop = new CancellationTokenSource();
+        host.Kernel.Later(TimeSpan.FromHours(1), stop.Cancel);
 
-        Watch(host).ShouldBe(1);
+        Watch(host, stop: stop.Token).ShouldBe(1);
+        stop.IsCancellationRequested.ShouldBeFalse();
         host.Leases.ShouldHaveSingleItem().Guest.ShouldBe(domain);
         host.Desk.DriverOf(Second).ShouldBe("vfio-pci");
 

@@ -1,0 +1,6 @@
+namespace GpuHandoff.Bench.EmptyHook;
+
+static class Program
+{
+    static int Main() => 0;
+}

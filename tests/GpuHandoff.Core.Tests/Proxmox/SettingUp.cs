@@ -292,8 +292,10 @@ public class SettingUp : SetUpDesk
     [InlineData("nvidia has it")]
     [InlineData("nouveau has it")]
     [InlineData("vfio-pci has it")]
-    public void Where_the_card_has_a_driver_nobody_misses_nvidia(string why) => NotesOf(new SetUpDesk(why switch
+    [InlineData("nvidia is not loaded yet")]
+    public void Where_the_card_has_a_driver_or_may_have_it_nobody_misses_nvidia(string why) => NotesOf(new SetUpDesk(why switch
     {
+        "nvidia is not loaded yet" => new HostBuilder().With(Hosts.Card(1)).WithNvidiaDriver(new()).WithoutModuleFile("nouveau").Loading("snd_hda_intel").Boot(),
         "nvidia has it" => Hosts.SingleGpu(),
         "nouveau has it" => new HostBuilder().With(Hosts.Card(1)).Loading("nouveau", "snd_hda_intel").Boot(),
         _ => Dedicated(),

@@ -9,19 +9,21 @@ static class Rescue
 
     public static void Start()
     {
-        var ourselves = Environment.ProcessPath ?? "/proc/self/exe";
+        const string ourselves = "/proc/self/exe";
         try
         {
             // As a unit of its own it outlives the task, the session and the service that the killed run belonged to.
-            if (Directory.Exists("/run/systemd/system") && File.Exists(SystemdRun))
+            // There our own link would be systemd's, and with --no-block nobody would hear of it.
+            if (Directory.Exists("/run/systemd/system") && File.Exists(SystemdRun) && Watchdog.Program(ourselves) is { } program)
             {
                 using var unit = Spawned.Start(
                     SystemdRun,
-                    ["--quiet", "--collect", "--no-block", $"--unit=gpu-handoff-watchdog-{Environment.ProcessId}", "--", ourselves, "recover"],
+                    ["--quiet", "--collect", "--no-block", $"--unit=gpu-handoff-watchdog-{Environment.ProcessId}", "--", program, "recover"],
                     talks: false, complains: false);
                 if (unit.Wait() == 0)
                     return;
             }
+            // A program that an upgrade has taken away can still start itself.
             using var rescue = Spawned.Start(ourselves, ["recover", "--quiet"], talks: false, complains: false);
             rescue.Wait();
         }

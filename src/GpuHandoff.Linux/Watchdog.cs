@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
@@ -74,7 +75,7 @@ public sealed class Watchdog : IDisposable
         }
     }
 
-    static IReadOnlyList<string> Arguments(Guest guest) => ["reconcile", $"--watch={guest.Spelt()}"];
+    public static IReadOnlyList<string> Arguments(Guest guest) => ["reconcile", $"--watch={guest.Spelt()}"];
 
     /// <summary>Where our program is; null: nowhere. An upgrade may have put another into its place meanwhile, which will do.</summary>
     public static string? Program(string link)
@@ -92,19 +93,16 @@ public sealed class Watchdog : IDisposable
     /// Each start has a watch of its own, which ends with its lease: one that stayed for the next start might be about to end
     /// in that moment.
     /// </summary>
-    public static string UnitOf(Guest guest, int starter)
-    {
-        return $"{UnitsOf(guest)}{starter}.service";
-    }
+    public static string UnitOf(Guest guest, int starter) => $"{UnitsOf(guest)}{starter}.service";
 
-    /// <summary>How the names of all its watches' units begin.</summary>
+    /// <summary>How the names of all its watches' units begin. A VM of another manager may have the same name.</summary>
     static string UnitsOf(Guest guest)
     {
         var name = new StringBuilder("gpu-handoff-watch-");
         // systemd.unit(5): what a unit's name may have, and how the rest is written.
-        foreach (var octet in Encoding.UTF8.GetBytes(guest.Id))
+        foreach (var octet in Encoding.UTF8.GetBytes(guest.Spelt()))
         {
-            if (char.IsAsciiLetterOrDigit((char)octet) || octet is (byte)'_' or (byte)'.' or (byte)'-')
+            if (char.IsAsciiLetterOrDigit((char)octet) || octet is (byte)':' or (byte)'_' or (byte)'.' or (byte)'-')
                 name.Append((char)octet);
             else
                 name.Append($"\\x{octet:x2}");
@@ -113,6 +111,10 @@ public sealed class Watchdog : IDisposable
         const int longest = 200;
         return $"{(name.Length > longest ? name.ToString(0, longest) : name.ToString())}-";
     }
+
+    // "a-" is how the units of a VM "a-7" begin as well: what follows is a number alone.
+    static bool IsOf(Guest guest, string unit) => UnitsOf(guest) is var begin && unit.StartsWith(begin, StringComparison.Ordinal)
+        && unit.EndsWith(".service", StringComparison.Ordinal) && int.TryParse(unit.AsSpan()[begin.Length..^".service".Length], NumberStyles.None, CultureInfo.InvariantCulture, out _);
 
     /// <summary>Why nobody watches, with what comes instead; null: somebody does.</summary>
     public string? Trouble()
@@ -136,7 +138,7 @@ public sealed class Watchdog : IDisposable
 
     // A service has a cgroup as long as it has a process (systemd, cgroup.c); on a host with the first kind of cgroups it is elsewhere.
     public static string? Missing(Guest guest, string slice) =>
-        FolderNames.In(slice) is { } units && !units.Exists(u => u.StartsWith(UnitsOf(guest), StringComparison.Ordinal))
+        FolderNames.In(slice) is { } units && !units.Exists(u => IsOf(guest, u))
             ? Nobody($"there is no service {UnitsOf(guest)}*: journalctl -u '{UnitsOf(guest)}*' may tell why")
             : null;
 

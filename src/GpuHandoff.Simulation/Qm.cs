@@ -39,7 +39,12 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
 
     const int StartTimeout = 120;
 
+    // Below all others, so that those have the numbers that they would have without them.
+    const int FirstPid = 2000;
+
     readonly ProxmoxHost host = kernel.Proxmox;
+    readonly Stack<SimulatedProcess> atWork = new();
+    readonly Dictionary<string, (bool Clean, bool Guest)> ends = new(StringComparer.Ordinal);
 
     /// <summary>qemu-server before 9.1.13: post-stop comes from qmeventd alone, after QEMU's end.</summary>
     public bool IsLegacy { get; init; }
@@ -53,6 +58,7 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
     /// <summary>A reason of Proxmox's why it did not go; null: it went.</summary>
     public string? Start(string vm, StartTrouble trouble = StartTrouble.None)
     {
+        using var task = Task("qmstart", vm, "start");
         if (host.IsLocked(vm))
             return $"can't lock file '/var/lock/qemu-server/lock-{vm}.conf' - got timeout";
         using var locked = host.Lock(vm);
@@ -117,20 +123,36 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
     }
 
     /// <summary>The Stop button, and with <paramref name="dies"/> false a QEMU that hears neither quit nor SIGKILL (state D).</summary>
-    public string? Stop(string vm, bool dies = true) => Down(vm, timesOut: false, dies);
+    public string? Stop(string vm, bool dies = true)
+    {
+        using var task = Task("qmstop", vm, "stop");
+        return Down(vm, timesOut: false, dies, clean: true, guest: false);
+    }
 
     /// <summary>A shutdown that the guest obeys, or that times out without force: pre-stop has run then, and the VM lives on.</summary>
-    public string? Shutdown(string vm, bool timesOut = false) => Down(vm, timesOut, dies: true);
+    public string? Shutdown(string vm, bool timesOut = false)
+    {
+        using var task = Task("qmshutdown", vm, "shutdown");
+        return Down(vm, timesOut, dies: true, clean: true, guest: true);
+    }
 
-    string? Down(string vm, bool timesOut, bool dies)
+    /// <summary>How vzdump in mode stop ends a VM that runs, and that it has locked before (VZDump/QemuServer.pm:stop_vm).</summary>
+    public string? ShutdownForBackup(string vm)
+    {
+        using var vzdump = At($"task UPID:{kernel.HostName}:000007D0:00001092:6920D0C0:vzdump:{vm}:root@pam:");
+        using var task = Task("qmshutdown", vm, "shutdown", "--skiplock", "--keepActive", "--timeout", "600");
+        return Down(vm, timesOut: false, dies: true, clean: true, guest: true);
+    }
+
+    string? Down(string vm, bool timesOut, bool dies, bool clean, bool guest)
     {
         if (host.IsLocked(vm))
             return $"can't lock file '/var/lock/qemu-server/lock-{vm}.conf' - got timeout";
         using var locked = host.Lock(vm);
-        return DownLocked(vm, timesOut, dies);
+        return DownLocked(vm, timesOut, dies, clean, guest);
     }
 
-    string? DownLocked(string vm, bool timesOut, bool dies)
+    string? DownLocked(string vm, bool timesOut, bool dies, bool clean, bool guest)
     {
         if (!IsRunning(vm) || Config(vm) is not { } config)
             return null;
@@ -138,7 +160,7 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
         if (timesOut)
             return "VM quit/powerdown failed - got timeout";
         if (dies)
-            End(vm);
+            End(vm, clean, guest);
         StopCleanup(vm, applies: true, calls: true);
         return null;
     }
@@ -146,21 +168,27 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
     /// <summary>The marker, a shutdown; qmeventd's clean-up then starts the VM again.</summary>
     public string? Reboot(string vm, bool timesOut = false)
     {
+        using var task = Task("qmreboot", vm, "reboot");
         if (host.IsLocked(vm))
             return $"can't lock file '/var/lock/qemu-server/lock-{vm}.conf' - got timeout";
         using var locked = host.Lock(vm);
         if (!IsRunning(vm))
             return null;
         host.MarkReboot(vm);
-        var failed = DownLocked(vm, timesOut, dies: true);
+        var failed = DownLocked(vm, timesOut, dies: true, clean: true, guest: true);
         if (failed is not null)
             kernel.Files.Remove(ProxmoxHost.RebootMarker(vm));
         return failed;
     }
 
-    /// <summary>The guest powers itself off, or QEMU is killed or crashes: no hook, until qmeventd has noticed.</summary>
+    /// <summary>The guest powers itself off: no hook, until qmeventd has noticed.</summary>
     /// <param name="teardown">How long vfio is at the devices after QEMU has left /proc.</param>
-    public void PowerOff(string vm, TimeSpan teardown = default)
+    public void PowerOff(string vm, TimeSpan teardown = default) => Vanish(vm, teardown, clean: true, guest: true);
+
+    /// <summary>QEMU crashes, or somebody kills it: no hook either, and no word to qmeventd.</summary>
+    public void Crash(string vm) => Vanish(vm, TimeSpan.Zero, clean: false, guest: false);
+
+    void Vanish(string vm, TimeSpan teardown, bool clean, bool guest)
     {
         if (host.Qemu(vm) is null)
             return;
@@ -168,7 +196,7 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
             host.Kill(vm, teardown);
         else
             host.Kill(vm);
-        Awaited.Add(vm);
+        Await(vm, clean, guest);
     }
 
     /// <summary>qmeventd's <c>qm cleanup</c> comes for the VM that has waited longest, or for this one: when, the test says.</summary>
@@ -177,6 +205,9 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
     {
         if ((which ?? Awaited.FirstOrDefault()) is not { } vm || !Awaited.Remove(vm))
             return null;
+        var (clean, guest) = ends.GetValueOrDefault(vm);
+        using var qmeventd = At("/usr/sbin/qmeventd", "/var/run/qmeventd.sock");
+        using var cleanup = At("/usr/bin/perl", "/usr/sbin/qm", "cleanup", vm, clean ? "1" : "0", guest ? "1" : "0");
         if (host.IsLocked(vm))
             return $"can't lock file '/var/lock/qemu-server/lock-{vm}.conf' - got timeout";
         using (host.Lock(vm))
@@ -184,7 +215,10 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
             if (Config(vm) is not { } config)
                 return null;
             if (IsRunning(vm))
-                return "aborting cleanup, VM is still running after 30 seconds";
+            {
+                return clean && config.Lock == "backup" && !IsLegacy ? "skipping cleanup - 'backup' lock is present and vm is running again"
+                    : "aborting cleanup, VM is still running after 30 seconds";
+            }
             // Post-stop is left to the old way's own call, or comes with the flag that the start has set.
             StopCleanup(vm, applies: false, calls: true);
             if (IsLegacy)
@@ -193,6 +227,7 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
                 return null;
             kernel.Files.Remove(ProxmoxHost.RebootMarker(vm));
         }
+        // PVE::API2::Qemu->vm_start within this very process, and in a worker of it.
         return Start(vm);
     }
 
@@ -231,15 +266,59 @@ public sealed class Qm(SimulatedKernel kernel, Qm.Hook hook)
     {
         if (config.Hookscript is null)
             return 0;
-        var exit = hook(vm, phase);
+        using var process = At($"/var/lib/vz/snippets/{Snippet.Name}", vm, phase);
+        var ours = kernel.Ourselves;
+        kernel.Ourselves = atWork.Peek();
+        int exit;
+        try
+        {
+            exit = hook(vm, phase);
+        }
+        finally
+        {
+            kernel.Ourselves = ours;
+        }
         Log.Add($"{vm} {phase} {exit}");
         return exit;
     }
 
-    void End(string vm)
+    void End(string vm, bool clean, bool guest)
     {
         host.Kill(vm);
+        Await(vm, clean, guest);
+    }
+
+    // qmeventd.c:handle_qmp_event: whether QEMU has said SHUTDOWN, and by whose wish: its guest's, or quit's.
+    void Await(string vm, bool clean, bool guest)
+    {
         Awaited.Add(vm);
+        ends[vm] = (clean, guest);
+    }
+
+    /// <summary>A command of qm's, and its worker under the name that it gives itself (pve-common, RESTEnvironment.pm:fork_worker).</summary>
+    AtWork Task(string kind, string vm, string verb, params IReadOnlyList<string> more)
+    {
+        _ = At(["/usr/bin/perl", "/usr/sbin/qm", verb, vm, .. more]);
+        return At($"task UPID:{kernel.HostName}:00001092:00001093:6920D0C1:{kind}:{vm}:root@pam:") with { Processes = 2 };
+    }
+
+    /// <summary>A process of Proxmox's as long as it is at work: the child of whoever is at work already.</summary>
+    AtWork At(params IReadOnlyList<string> commandLine)
+    {
+        var process = kernel.StartProcess(commandLine[0].Split('/')[^1], "/system.slice/pvedaemon.service", FirstPid + atWork.Count);
+        process.CommandLine = commandLine;
+        process.Parent = atWork.TryPeek(out var parent) ? parent.Pid : 1;
+        atWork.Push(process);
+        return new(kernel, atWork, 1);
+    }
+
+    readonly record struct AtWork(SimulatedKernel Kernel, Stack<SimulatedProcess> All, int Processes) : IDisposable
+    {
+        public void Dispose()
+        {
+            for (var i = 0; i < Processes; i++)
+                Kernel.EndProcess(All.Pop());
+        }
     }
 
     void StopCleanup(string vm, bool applies, bool calls)

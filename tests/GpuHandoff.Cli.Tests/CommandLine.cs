@@ -1,4 +1,6 @@
 using System.Text.Json;
+using GpuHandoff.Guests;
+using GpuHandoff.Linux;
 
 namespace GpuHandoff.Cli.Tests;
 
@@ -17,6 +19,26 @@ public class CommandLine
         output.ShouldContain("nothing to do");
         output.ShouldContain("undo: ");
         output.ShouldContain("as they were before");
+    }
+
+    // The wrong word keeps it from beginning to watch: only what is wrong is told.
+    [Theory]
+    [InlineData(VmManager.Proxmox, "101")]
+    [InlineData(VmManager.Libvirt, "win11")]
+    [InlineData(VmManager.Libvirt, "101")]
+    [InlineData(VmManager.Libvirt, "a:b=c $1 ${HOME} --wrong")]
+    [InlineData(VmManager.Libvirt, "@answers")]
+    public void What_a_hook_passes_to_its_watch_is_what_the_command_line_takes(VmManager manager, string id)
+    {
+        var guest = new Guest(manager, id);
+        var words = Watchdog.Arguments(guest);
+
+        var (exit, _, error) = Tool.Run([.. words, "--wrong-besides"]);
+
+        (exit, error).ShouldBe((2, "[gpu-handoff] Unrecognized command or argument '--wrong-besides'.\n[gpu-handoff] hint: gpu-handoff --help\n"));
+        words[0].ShouldBe("reconcile");
+        Guest.Of(words[1][(words[1].IndexOf('=', StringComparison.Ordinal) + 1)..]).ShouldBe(guest);
+        Tool.Run("reconcile", $"--watch={id}", "--wrong-besides").Err.ShouldContain("is no VM: it is named with its manager");
     }
 
     [Theory]

@@ -128,6 +128,15 @@ public sealed class ProxmoxOfAMachine : IDisposable
     }
 
     [Fact]
+    public void A_vm_with_the_hook_and_no_gpu_is_listed_below_them()
+    {
+        Put("etc/pve/nodes/pve1/qemu-server/103.conf", "hookscript: local:snippets/gpu-handoff\nname: was-windows\n");
+        Tool.Run("vms", "--root", _root).Out.ShouldContain("\nno GPU of this node, and the hook all the same\n  VM 103 (was-windows)  off  hook\n");
+        using var json = JsonDocument.Parse(Tool.Run("vms", "--json", "--root", _root).Out);
+        json.RootElement.GetProperty("hookAlone").EnumerateArray().ShouldHaveSingleItem().GetProperty("id").GetInt32().ShouldBe(103);
+    }
+
+    [Fact]
     public void A_machine_without_proxmox_is_told_so()
     {
         Directory.Delete(Path.Combine(_root, "etc/pve"), recursive: true);

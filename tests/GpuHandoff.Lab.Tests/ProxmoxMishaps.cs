@@ -51,12 +51,12 @@ public sealed class ProxmoxMishaps(LabNode node)
         {
             node.Define(101, LabNode.Passes(First));
             node.Qm("start 101");
-            Vm.Run("systemctl list-units --plain --no-legend 'gpu-handoff-watch-101*'").Text.ShouldContain("running");
+            Vm.Run("systemctl list-units --plain --no-legend 'gpu-handoff-watch-proxmox:101-*'").Text.ShouldContain("running");
             Vm.Run(by switch
             {
                 "post-stop" => "true",
                 "the watchdog" => "systemctl stop qmeventd gpu-handoff-recover.timer",
-                _ => "systemctl stop qmeventd; systemctl kill --signal=KILL 'gpu-handoff-watch-101*'; systemctl start gpu-handoff-recover.timer",
+                _ => "systemctl stop qmeventd; systemctl kill --signal=KILL 'gpu-handoff-watch-proxmox:101-*'; systemctl start gpu-handoff-recover.timer",
             }).Ok();
             Vm.Run($"kill -KILL {node.Pid(101)}").Ok();
             var took = node.ComesHome(First);

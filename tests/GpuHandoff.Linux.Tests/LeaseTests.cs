@@ -163,11 +163,12 @@ public sealed class LeaseTests : IDisposable
     }
 
     [Theory]
-    [InlineData("101", "gpu-handoff-watch-101-7.service")]
-    [InlineData("win11_new.2-b", "gpu-handoff-watch-win11_new.2-b-7.service")]
-    [InlineData("wïn/11 @%i", @"gpu-handoff-watch-w\xc3\xafn\x2f11\x20\x40\x25i-7.service")]
-    public void A_watchs_unit_has_a_name_that_systemd_takes(string vm, string unit) =>
-        Watchdog.UnitOf(new(VmManager.Libvirt, vm), 7).ShouldBe(unit);
+    [InlineData(VmManager.Proxmox, "101", "gpu-handoff-watch-proxmox:101-7.service")]
+    [InlineData(VmManager.Libvirt, "101", "gpu-handoff-watch-libvirt:101-7.service")]
+    [InlineData(VmManager.Libvirt, "win11_new.2-b", "gpu-handoff-watch-libvirt:win11_new.2-b-7.service")]
+    [InlineData(VmManager.Libvirt, "wïn/11 @%i", @"gpu-handoff-watch-libvirt:w\xc3\xafn\x2f11\x20\x40\x25i-7.service")]
+    public void A_watchs_unit_has_a_name_that_systemd_takes(VmManager manager, string vm, string unit) =>
+        Watchdog.UnitOf(new(manager, vm), 7).ShouldBe(unit);
 
     [Fact]
     public void Even_the_longest_name_gives_one() =>

@@ -9,7 +9,7 @@ namespace GpuHandoff.Linux.Tests;
 /// <summary>A systemd at a real socket, which says what the real one would. That the real one understands us is the lab's to show.</summary>
 public sealed class SystemdBusTests : IDisposable
 {
-    const string Unit = "gpu-handoff-watch-101-7.service";
+    const string Unit = "gpu-handoff-watch-proxmox:101-7.service";
 
     static readonly TimeSpan _plenty = TimeSpan.FromSeconds(20);
     static readonly TimeSpan _short = TimeSpan.FromMilliseconds(400);
@@ -79,7 +79,7 @@ public sealed class SystemdBusTests : IDisposable
     {
         using var systemd = Listen((client, _) => client.Send([.. Taken(), .. JobRemoved(Unit, "failed")]));
         var trouble = Trouble(isSeenNowOrNever).ShouldNotBeNull();
-        trouble.ShouldStartWith("nobody watches over the VM: its start ended as \"failed\": journalctl -u gpu-handoff-watch-101-7.service; ");
+        trouble.ShouldStartWith("nobody watches over the VM: its start ended as \"failed\": journalctl -u gpu-handoff-watch-proxmox:101-7.service; ");
         trouble.ShouldEndWith("gpu-handoff-recover.timer brings the GPU home, or gpu-handoff reconcile by hand");
     }
 
@@ -99,8 +99,8 @@ public sealed class SystemdBusTests : IDisposable
     [Fact]
     public void What_systemd_refuses_is_told_in_its_own_words()
     {
-        using var systemd = Listen((client, _) => client.Send(Refusal("Unit gpu-handoff-watch-101-7.service was already loaded.")));
-        Trouble(isSeenNowOrNever: true).ShouldNotBeNull().ShouldContain("nobody watches over the VM: Unit gpu-handoff-watch-101-7.service was already loaded.;");
+        using var systemd = Listen((client, _) => client.Send(Refusal("Unit gpu-handoff-watch-proxmox:101-7.service was already loaded.")));
+        Trouble(isSeenNowOrNever: true).ShouldNotBeNull().ShouldContain("nobody watches over the VM: Unit gpu-handoff-watch-proxmox:101-7.service was already loaded.;");
     }
 
     // systemd puts variables into the arguments of a service, and a domain of libvirt's may be called win$1.
@@ -136,8 +136,12 @@ public sealed class SystemdBusTests : IDisposable
     public void A_watch_that_does_not_run_is_missed_when_its_VM_does()
     {
         var guest = new Guest(VmManager.Proxmox, "101");
-        Directory.CreateDirectory(Path.Combine(_folder["slice"], "gpu-handoff-watch-1012-7.service"));
-        Watchdog.Missing(guest, _folder["slice"]).ShouldNotBeNull().ShouldContain("nobody watches over the VM: there is no service gpu-handoff-watch-101-*");
+        Directory.CreateDirectory(Path.Combine(_folder["slice"], "gpu-handoff-watch-proxmox:1012-7.service"));
+        Watchdog.Missing(guest, _folder["slice"]).ShouldNotBeNull().ShouldContain("nobody watches over the VM: there is no service gpu-handoff-watch-proxmox:101-*");
+        // Another manager's VM of that name, one whose name begins so, and one of before the managers' names were in it.
+        foreach (var other in new[] { "libvirt:101-7", "proxmox:101-8-7", "libvirt:proxmox:101-7", "101-7" })
+            Directory.CreateDirectory(Path.Combine(_folder["slice"], $"gpu-handoff-watch-{other}.service"));
+        Watchdog.Missing(guest, _folder["slice"]).ShouldNotBeNull();
         Directory.CreateDirectory(Path.Combine(_folder["slice"], Unit));
         Watchdog.Missing(guest, _folder["slice"]).ShouldBeNull();
         // Of the first kind of cgroups, or without systemd: nothing can be told.
@@ -150,7 +154,7 @@ public sealed class SystemdBusTests : IDisposable
         return bus.Ask("SystemState", within);
     }
 
-    string? Trouble(bool isSeenNowOrNever, string argument = "--watch=101")
+    string? Trouble(bool isSeenNowOrNever, string argument = "--watch=proxmox:101")
     {
         using var watchdog = Watchdog.Leave(Unit, "Watch", ["/usr/sbin/gpu-handoff", "reconcile", argument], _folder["socket"], isSeenNowOrNever);
         return watchdog.Trouble();

@@ -214,6 +214,13 @@ public static class Attaching
             yield return $"{around.Snippet()} is a program of its own and no link: an upgrade has to copy it there";
         if (around.LinkedTo is { } old && old != around.Program)
             yield return $"{around.Snippet()} led to {old} until now: the hooks of all VMs of this node go by it";
+        // A card that is on vfio-pci or nouveau is there because somebody wants it so. One without a driver waits for nvidia, or
+        // the host never had a use for it.
+        if (!around.HasNvidia && wish.Gpus.Any(g => g.IsNvidia() && g.Display().Owner.Driver is null))
+        {
+            yield return $"the VM gets the card, but the host cannot use it in between: no nvidia can be loaded for the kernel that runs (modprobe finds none in /lib/modules/{machine.Kernel()}); "
+                + "if it shall, install the headers of that kernel, or the kernel of those headers and reboot (apt install proxmox-default-kernel proxmox-default-headers): dkms status tells for which one the driver was built";
+        }
         foreach (var timer in around.SleepingTimers)
             yield return $"{timer} is not enabled, so a GPU whose VM's end nobody told stays away: systemctl enable --now {timer}";
     }

@@ -91,7 +91,7 @@ public static class Detaching
     /// <summary>A VM that has the card now loses its hook, and nobody would bring the card home at its end.</summary>
     static IEnumerable<Finding> Used(Machine machine, Attachment attached, Surroundings around)
     {
-        var loans = machine.Loans.Where(l => l.Lease.Guest.Id == around.Vm.ToString()).ToList();
+        var loans = machine.Loans.Where(l => l.Lease.Guest == HookErrand.GuestOf(around.Vm)).ToList();
         if (loans is not [])
         {
             yield return new(

@@ -189,7 +189,9 @@ public abstract record HookErrand
         if (RunningVm.Reboots(call.Vm, kernel))
             return new(leases[0].Guest, leases, ComesBack.AfterReboot);
         // A backup in mode stop ends a running VM and starts it anew; one that was off, and was started for the backup, stays off.
-        var startsAnew = leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel);
+        // Called a second time, by whomever, it is the same end still.
+        var startsAnew = leases.All(l => !l.ForBackup) && IsLockedForBackup(call.Vm, kernel)
+            && (leases.Any(l => l.ExpectedBack is not null) || BackupStop.IsCalling(call.Vm, kernel));
         return new(leases[0].Guest, leases, startsAnew ? ComesBack.AfterBackup : null);
     }
 

@@ -25,15 +25,31 @@ public sealed record Sharer(string Kind, int Id, string? Name, string Through)
 /// <param name="Now">In words: <c>lent to VM 101 (windows)</c>, <c>with the host (nvidia)</c>.</param>
 public sealed record Shared(PciAddress Gpu, string? Model, string Now, ImmutableArray<Sharer> Guests);
 
+/// <summary>A VM that calls us at each start and end, and has no card of this node in its configuration.</summary>
+public sealed record Hooked(int Id, string? Name)
+{
+    public bool Runs { get; init; }
+
+    public override string ToString() => Name is { Length: > 0 } ? $"VM {Id} ({Name})" : $"VM {Id}";
+}
+
 /// <summary>Which guests' files name which cards.</summary>
 public static class Sharers
 {
     public static IEnumerable<Shared> Of(Machine machine, NodeGuests guests) =>
         machine.Gpus.Select(gpu => new Shared(gpu.Address, gpu.Display().Name, Now(gpu, machine), [.. Of(gpu, machine, guests)]));
 
+    /// <summary>VMs whose start hangs on our program although they have none of these cards: it fails where the link leads nowhere.</summary>
+    public static IEnumerable<Hooked> WithHookAlone(IEnumerable<Shared> cards, NodeGuests guests)
+    {
+        var shared = cards.SelectMany(c => c.Guests).Where(g => g.Kind == "VM").Select(g => g.Id).ToHashSet();
+        return guests.Vms.Where(v => Snippet.Of(v.Config?.Hookscript) == Hookscript.Ours && !shared.Contains(v.Id))
+            .Select(v => new Hooked(v.Id, v.Config!.Name) { Runs = guests.Running.Contains(v.Id) });
+    }
+
     public static IEnumerable<Sharer> Of(Gpu gpu, Machine machine, NodeGuests guests)
     {
-        var tenant = machine.LoanOf(gpu)?.Lease.Guest.Id;
+        var tenant = machine.LoanOf(gpu)?.Lease.Guest;
         foreach (var (id, config) in guests.Vms.Where(v => v.Config is not null).Select(v => (v.Id, v.Config!)))
         {
             var through = config.Devices.Where(d => guests.Gives(d, gpu))
@@ -45,7 +61,7 @@ public static class Sharers
             yield return new("VM", id, config.Name, string.Join(", ", through))
             {
                 Runs = guests.Running.Contains(id),
-                HasIt = tenant == id.ToString(),
+                HasIt = tenant == HookErrand.GuestOf(id),
                 Hook = Snippet.Of(config.Hookscript),
             };
         }

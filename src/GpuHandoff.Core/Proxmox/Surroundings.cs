@@ -36,6 +36,9 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
 
     public Version? QemuServer { get; init; }
 
+    /// <summary>NVIDIA's driver is there, or modprobe finds it for the kernel that runs.</summary>
+    public bool HasNvidia { get; init; } = true;
+
     /// <summary>Timers of ours that are installed and not enabled.</summary>
     public ImmutableArray<string> SleepingTimers { get; init; } = [];
 
@@ -86,6 +89,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
             OtherNodes = node.OtherNodes(),
             IsUnderHa = node.IsUnderHa(vm),
             QemuServer = DebianVersion.OfQemuServer(kernel),
+            HasNvidia = kernel.Exists(Sys.Driver("nvidia")) || kernel.CanLoad("nvidia"),
             SleepingTimers =
             [
                 .. _timers.Where(t => _unitFolders.Any(f => kernel.Exists(f / t)) && !kernel.Exists(_unitFolders[0] / "timers.target.wants" / t)),

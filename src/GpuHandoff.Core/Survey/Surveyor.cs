@@ -163,7 +163,7 @@ public static class Surveyor
         {
             machine = machine with
             {
-                Ourselves = Ourselves(kernel),
+                Ourselves = Ancestry.Of(kernel),
                 OurOwn = Cgroup.Parse(kernel.Read(Sys.Proc / "self/cgroup") ?? ""),
                 Managers = Managers(machine, kernel),
                 DisplayManager = !machine.SystemdIsSilent && (machine.HostTargets.Any(t => t.Bound.Any(IsDisplayManager))
@@ -232,19 +232,6 @@ public static class Surveyor
         {
             return null;
         }
-    }
-
-    /// <summary>Our PID and those of our ancestors but the first process.</summary>
-    static ImmutableArray<int> Ourselves(IKernel kernel)
-    {
-        var pids = ImmutableArray.CreateBuilder<int>();
-        if (int.TryParse(kernel.Link(Sys.Proc / "self"), NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
-        {
-            // A PID that is in the list already is an ancestor that died and was replaced as we went.
-            for (; pid > 1 && !pids.Contains(pid); pid = ProcessStat.Of(pid, kernel)?.Parent ?? 0)
-                pids.Add(pid);
-        }
-        return pids.ToImmutable();
     }
 
     /// <summary>The machine with the names that pci.ids knows, where NVIDIA's own are not to be had.</summary>

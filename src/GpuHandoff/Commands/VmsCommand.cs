@@ -37,10 +37,11 @@ static class VmsCommand
         machine = Surveyor.Named(machine, StatusCommand.PciIds(kernel));
         var guests = NodeGuests.Of(node, kernel);
         var shared = Sharers.Of(machine, guests).ToList();
+        var hooked = Sharers.WithHookAlone(shared, guests).ToList();
         if (json)
-            Say.Data(new GuestReport(guests.Node, [.. shared], [.. guests.Troubles()]));
+            Say.Data(new GuestReport(guests.Node, [.. shared], [.. hooked], [.. guests.Troubles()]));
         else
-            Output.Standard.Write(GuestTable.Of(shared, root is null ? null : "a recording does not tell which guests ran"));
+            Output.Standard.Write(GuestTable.Of(shared, hooked, root is null ? null : "a recording does not tell which guests ran"));
         foreach (var trouble in json ? [] : guests.Troubles())
             Say.Line($"warning: {trouble}");
         if (shared is not [])

@@ -6,7 +6,7 @@ namespace GpuHandoff.Screen;
 /// <summary>Cards with the guests that they are for: <c>vms</c>.</summary>
 static class GuestTable
 {
-    public static string Of(IReadOnlyList<Shared> cards, string? note)
+    public static string Of(IReadOnlyList<Shared> cards, IReadOnlyList<Hooked> hooked, string? note)
     {
         var text = new StringBuilder();
         foreach (var card in cards)
@@ -16,6 +16,9 @@ static class GuestTable
                 text.Append("  no guest of this node has it in its configuration\n");
             MachineTable.Columns(text, [.. card.Guests.Select(Row)], "  ");
         }
+        if (hooked is not [])
+            text.Append("no GPU of this node, and the hook all the same\n");
+        MachineTable.Columns(text, [.. hooked.Select(v => new[] { v.ToString(), v.Runs ? "runs" : "off", "hook" })], "  ");
         if (note is not null)
             text.Append("note: ").Append(note).Append('\n');
         return text.ToString();

@@ -59,7 +59,7 @@ sealed record Report(string Result, string Summary)
 }
 
 /// <summary>Cards and the guests that they are for: <c>vms --json</c>.</summary>
-sealed record GuestReport(string? Node, ImmutableArray<Shared> Gpus, ImmutableArray<string> Troubles);
+sealed record GuestReport(string? Node, ImmutableArray<Shared> Gpus, ImmutableArray<Hooked> HookAlone, ImmutableArray<string> Troubles);
 
 [JsonSourceGenerationOptions(
     GenerationMode = JsonSourceGenerationMode.Metadata,

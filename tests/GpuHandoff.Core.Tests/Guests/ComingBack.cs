@@ -1,5 +1,6 @@
 using GpuHandoff.Core.Tests.Proxmox;
 using GpuHandoff.Goals;
+using GpuHandoff.Proxmox;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
 using GpuHandoff.Survey;
@@ -32,7 +33,7 @@ public class ComingBack
     void EndForBackup()
     {
         _desk.With("101", _locked);
-        _desk.Qm.Stop("101").ShouldBeNull(_desk.Told);
+        _desk.Qm.ShutdownForBackup("101").ShouldBeNull(_desk.Told);
     }
 
     [Fact]
@@ -123,10 +124,11 @@ public class ComingBack
     [InlineData(1)]
     public void A_post_stop_that_is_killed_in_between_leaves_the_card_to_the_timer(int changes)
     {
-        var host = new VmHost(Hosts.SingleGpu()).With("101", "0000:01:00");
+        // The old way, where post-stop comes by itself.
+        var host = new VmHost(Hosts.SingleGpu(), legacy: true).With("101", "0000:01:00");
         host.Qm.Start("101").ShouldBeNull(host.Told);
         host.Proxmox.Write("101", "hookscript: local:snippets/gpu-handoff\nhostpci0: 0000:01:00\nlock: backup\n");
-        host.Qm.PowerOff("101");
+        host.Qm.ShutdownForBackup("101").ShouldBeNull(host.Told);
         host.KillNextHookAfter(changes);
         host.Qm.Cleanup();
 
@@ -138,5 +140,81 @@ public class ComingBack
             host.Kernel.Pause(Tenants.BackupTakes);
         }
         host.ShouldComeHome();
+    }
+
+    // A backup in mode snapshot lasts for an hour, and the lock with it.
+    [Theory]
+    [InlineData(Ends.Crashes, false)]
+    [InlineData(Ends.Crashes, true)]
+    [InlineData(Ends.IsStoppedByForce, false)]
+    [InlineData(Ends.IsStoppedByForce, true)]
+    [InlineData(Ends.PowersItselfOff, false)]
+    public void A_VM_that_ends_during_its_backup_is_not_expected_back(Ends how, bool legacy)
+    {
+        var desk = new ProxmoxDesk(Hosts.BusyServices(), legacy) { Policy = _desk.Policy }.With("101", "hostpci0: 0000:01:00");
+        desk.ShouldStart("101");
+        desk.With("101", _locked);
+        var since = desk.Kernel.Uptime;
+
+        switch (how)
+        {
+            case Ends.Crashes:
+                desk.Qm.Crash("101");
+                break;
+            case Ends.IsStoppedByForce:
+                desk.Qm.Stop("101").ShouldBeNull(desk.Told);
+                break;
+            default:
+                desk.Qm.PowerOff("101");
+                break;
+        }
+        desk.Qm.Cleanup().ShouldBeNull(desk.Told);
+
+        desk.ShouldBeHome(_before);
+        desk.Told.ShouldNotContain("backup");
+        (desk.Kernel.Uptime - since).ShouldBeLessThan(TimeSpan.FromSeconds(30));
+    }
+
+    public enum Ends
+    {
+        Crashes,
+        IsStoppedByForce,
+        PowersItselfOff,
+    }
+
+    [Fact]
+    public void The_old_ways_post_stop_between_the_end_for_a_backup_and_its_start_leaves_the_card_there()
+    {
+        var desk = new ProxmoxDesk(Hosts.BusyServices(), isLegacy: true) { Policy = _desk.Policy }.With("101", "hostpci0: 0000:01:00");
+        desk.ShouldStart("101");
+        desk.With("101", _locked).Qm.ShutdownForBackup("101").ShouldBeNull(desk.Told);
+
+        desk.Qm.Cleanup().ShouldBeNull(desk.Told);
+
+        desk.DriverOf(Gpu).ShouldBe("vfio-pci");
+        desk.Ledger.Leases().ShouldHaveSingleItem().ExpectedBack.ShouldNotBeNull();
+        desk.ShouldStart("101");
+    }
+
+    [Theory]
+    [InlineData(true, "/usr/bin/perl", "/usr/sbin/qm", "shutdown", "101", "--skiplock", "--keepActive", "--timeout", "600")]
+    [InlineData(false, "/usr/bin/perl", "/usr/sbin/qm", "shutdown", "101", "--skiplock")]
+    [InlineData(false, "/usr/bin/perl", "/usr/sbin/qm", "shutdown", "102", "--skiplock", "--keepActive", "--timeout", "600")]
+    [InlineData(false, "/usr/bin/perl", "/usr/sbin/qm", "stop", "101", "--skiplock", "--keepActive")]
+    [InlineData(false, "/usr/bin/perl", "/usr/sbin/qm", "cleanup", "101", "1", "1")]
+    [InlineData(false, "/usr/bin/perl", "/usr/sbin/qm", "cleanup")]
+    [InlineData(false, "qm")]
+    [InlineData(false, "/usr/bin/python3", "stopper.py", "101", "--keepActive")]
+    [InlineData(false)]
+    public void Who_calls_says_whether_it_is_the_end_for_a_backup_also_through_a_script_of_somebodys(bool isForBackup, params string[] caller)
+    {
+        _desk.With("101", _locked);
+        var (outer, script) = (_desk.Kernel.StartProcess("perl"), _desk.Kernel.StartProcess("own.sh"));
+        outer.CommandLine = caller;
+        (script.CommandLine, script.Parent) = (["/bin/sh", "/var/lib/vz/snippets/own.sh", "101", "post-stop"], outer.Pid);
+        _desk.Kernel.Ourselves = _desk.Kernel.StartProcess("gpu-handoff");
+        _desk.Kernel.Ourselves.Parent = script.Pid;
+
+        (_desk.Errand(101, "post-stop").ShouldBeOfType<HookErrand.HandBack>().ComesBack == ComesBack.AfterBackup).ShouldBe(isForBackup);
     }
 }

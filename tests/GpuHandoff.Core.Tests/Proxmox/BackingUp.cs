@@ -115,7 +115,7 @@ public class BackingUp
         for (var night = 0; night < 2; night++)
         {
             desk.With("101", _locked);
-            desk.Qm.Stop("101").ShouldBeNull();
+            desk.Qm.ShutdownForBackup("101").ShouldBeNull();
             desk.DriverOf("0000:01:00.0").ShouldBe("vfio-pci");
             desk.ShouldStart("101");
             desk.With("101", "hostpci0: 0000:01:00");

@@ -59,6 +59,35 @@ public class ListingGuests
     }
 
     [Fact]
+    public void A_domain_of_libvirts_with_a_vms_number_is_another_guest()
+    {
+        Kernel.Proxmox.Write("101", "hostpci0: 0000:01:00\n");
+        _desk.Done(Target.Vfio);
+        _desk.Ledger.Lend(new(Kernel.BootId, _desk.Survey().Gpus[0].Address, new(VmManager.Libvirt, "101"), [], Kernel.Uptime));
+
+        var card = Cards().ShouldHaveSingleItem();
+
+        card.Now.ShouldStartWith("lent to VM 101");
+        card.Guests.ShouldHaveSingleItem().HasIt.ShouldBeFalse();
+    }
+
+    [Fact]
+    public void Vms_with_the_hook_and_no_card_are_told_since_their_start_hangs_on_it()
+    {
+        Kernel.Proxmox.WriteMappings("far-pool\n\tmap id=10de:2684,node=pve2,path=0000:01:00\n");
+        Kernel.Proxmox.Write("101", "hookscript: local:snippets/gpu-handoff\nhostpci0: 0000:01:00\n");
+        Kernel.Proxmox.Write("102", "hookscript: local:snippets/gpu-handoff\nname: was-windows\n");
+        Kernel.Proxmox.Write("103", "hookscript: nas:snippets/gpu-handoff\nhostpci0: mapping=far-pool\n");
+        Kernel.Proxmox.Write("104", "hookscript: local:snippets/own.sh\n");
+        Kernel.Proxmox.Write("105", "name: plain\n");
+        Kernel.Proxmox.Write("106", new string('y', 3_000_000));
+        Kernel.Proxmox.Start("103");
+
+        Sharers.WithHookAlone(Cards(), NodeGuests.Of(new(Kernel), Kernel)).Select(v => (v.ToString(), v.Runs))
+            .ShouldBe([("VM 102 (was-windows)", false), ("VM 103", true)]);
+    }
+
+    [Fact]
     public void A_file_that_is_wrong_is_told_with_its_line_and_hides_no_other()
     {
         Kernel.Proxmox.Write("101", "hostpci0: 0000:01:00\n");

@@ -271,6 +271,46 @@ public class SettingUp : SetUpDesk
     }
 
     [Fact]
+    public void A_domain_of_libvirts_with_its_number_is_no_reason_to_keep_the_hook()
+    {
+        Attach();
+        Desk.Ledger.Lend(new(Kernel.BootId, Desk.Survey().Gpus[0].Address, new(VmManager.Libvirt, "101"), [], Kernel.Uptime));
+        ChangesOf(Detach()).ShouldBe(3);
+    }
+
+    [Fact]
+    public void A_host_whose_kernel_has_no_nvidia_is_told_that_only_the_VM_can_use_the_card()
+    {
+        var host = new SetUpDesk(NeverNvidia());
+        var notes = NotesOf(host.Attach());
+        notes.ShouldContain(n => n.StartsWith("the VM gets the card, but the host cannot use it in between", StringComparison.Ordinal)
+            && n.Contains($"/lib/modules/{host.Kernel.Release})", StringComparison.Ordinal) && n.Contains("proxmox-default-headers", StringComparison.Ordinal));
+        host.Config().ShouldContain("hostpci0: ");
+    }
+
+    [Theory]
+    [InlineData("nvidia has it")]
+    [InlineData("nouveau has it")]
+    [InlineData("vfio-pci has it")]
+    [InlineData("nvidia is not loaded yet")]
+    public void Where_the_card_has_a_driver_or_may_have_it_nobody_misses_nvidia(string why) => NotesOf(new SetUpDesk(why switch
+    {
+        "nvidia is not loaded yet" => new HostBuilder().With(Hosts.Card(1)).WithNvidiaDriver(new()).WithoutModuleFile("nouveau").Loading("snd_hda_intel").Boot(),
+        "nvidia has it" => Hosts.SingleGpu(),
+        "nouveau has it" => new HostBuilder().With(Hosts.Card(1)).Loading("nouveau", "snd_hda_intel").Boot(),
+        _ => Dedicated(),
+    }).Attach()).ShouldNotContain(n => n.Contains("the host cannot use it", StringComparison.Ordinal));
+
+    static SimulatedKernel NeverNvidia() => new HostBuilder().With(Hosts.Card(1)).WithoutModuleFile("nouveau").Loading("snd_hda_intel").Boot();
+
+    static SimulatedKernel Dedicated()
+    {
+        var kernel = NeverNvidia();
+        new Desk(kernel).Done(Target.Vfio);
+        return kernel;
+    }
+
+    [Fact]
     public void Of_a_vm_that_runs_the_card_waits_for_the_next_start_and_can_be_taken_back_before()
     {
         Kernel.Proxmox.Start("101");

@@ -116,6 +116,25 @@ public partial class Documents
     }
 
     [Fact]
+    public void What_a_new_user_installs_as_root_comes_from_no_folder_of_everybodys_and_with_the_kernel_of_its_headers()
+    {
+        var block = QuickStart.Match(Read("docs/proxmox.md")).Groups[1].Value;
+        block.ShouldNotContain("/tmp");
+        // The headers are those of the newest kernel, and a fresh host runs an older one.
+        block.ShouldContain(" proxmox-default-kernel proxmox-default-headers ");
+    }
+
+    // apparmor/usr.sbin.libvirtd.in: /usr/sbin/* PUx, and no x for /usr/local.
+    [Fact]
+    public void Libvirts_hook_is_installed_where_AppArmor_lets_libvirt_run_it()
+    {
+        var steps = Fence.Match(Read("docs/libvirt.md")).Groups[1].Value;
+        steps.ShouldContain("make install PREFIX=/usr\n");
+        steps.ShouldContain("ln -s /usr/sbin/gpu-handoff /etc/libvirt/hooks/qemu.d/gpu-handoff\n");
+        Read("docs/libvirt.md").ShouldContain("exec /usr/sbin/gpu-handoff \"$@\"");
+    }
+
+    [Fact]
     public void The_playbook_installs_the_units_that_there_are_and_no_other()
     {
         var book = Read("docs/examples/ansible/gpu-handoff.yml");

@@ -16,7 +16,8 @@ namespace GpuHandoff.Linux;
 /// <item><c>/var/lib/gpu-handoff/home-0000:05:00.0.json</c> for each card that is away;</item>
 /// <item><c>lease-0000:05:00.0.json</c> for each card that is lent to a VM;</item>
 /// <item><c>journal-0000:05:00.0</c> for the last run of each card, <c>….previous</c> for the one before;</item>
-/// <item><c>/run/gpu-handoff/wedged-0000:05:00.0.json</c> for a card with a call that never came back.</item>
+/// <item><c>/run/gpu-handoff/wedged-0000:05:00.0.json</c> for a card with a call that never came back;</item>
+/// <item><c>told-0000:05:00.0</c>, <c>known-damage</c> for what the timer has told already.</item>
 /// </list>
 /// </summary>
 public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
@@ -28,6 +29,8 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     // No run of ours writes so much, and a stranger's file must not fill our memory.
     const int LongestJournal = 4 * 1024 * 1024;
+
+    const int MostTold = 16;
 
     readonly RootFolder _lasting = new(folder);
     readonly RootFolder _boot = new(ofThisBoot);
@@ -56,6 +59,20 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         _boot.Replace(Path.Combine(ofThisBoot, "known-damage"), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(known.Select(what => what + "\n")))));
     }
 
+    public bool IsTold(PciAddress gpu, string what) => Told(gpu).Contains(OneLine(what));
+
+    public void KeepTold(PciAddress gpu, string what)
+    {
+        _boot.Make();
+        // What has a number in it that changes each time must not fill the memory.
+        var told = Told(gpu).Append(OneLine(what)).TakeLast(MostTold).ToList();
+        _boot.Replace(ToldOf(gpu), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(told.Select(line => line + "\n")))));
+    }
+
+    List<string> Told(PciAddress gpu) => [.. _boot.Files(Path.GetFileName(ToldOf(gpu))).Where(path => path == ToldOf(gpu)).SelectMany(File.ReadLines)];
+
+    static string OneLine(string what) => what.ReplaceLineEndings(" ");
+
     IEnumerable<object?> Records() => _lasting.Files("lease-", ".json").Select(object? (path) =>
     {
         try
@@ -78,7 +95,11 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         _lasting.Replace(LeaseOf(lease.Gpu), file => JsonSerializer.Serialize(file, lease, Json.Default.Lease));
     }
 
-    public void EndLease(PciAddress gpu) => RootFolder.Delete(LeaseOf(gpu));
+    public void EndLease(PciAddress gpu)
+    {
+        RootFolder.Delete(LeaseOf(gpu));
+        RootFolder.Delete(ToldOf(gpu));
+    }
 
     public IJournal Open(Plan plan)
     {
@@ -142,6 +163,8 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     string HomeOf(PciAddress gpu) => Path.Combine(folder, $"home-{gpu}.json");
 
     string LeaseOf(PciAddress gpu) => Path.Combine(folder, $"lease-{gpu}.json");
+
+    string ToldOf(PciAddress gpu) => Path.Combine(ofThisBoot, $"told-{gpu}");
 
     string WedgeOf(PciAddress gpu) => Path.Combine(ofThisBoot, $"wedged-{gpu}.json");
 

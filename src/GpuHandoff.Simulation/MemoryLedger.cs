@@ -15,6 +15,7 @@ public sealed class MemoryLedger : ILedger
     readonly SortedDictionary<PciAddress, Lease> leases = [];
     readonly SortedDictionary<PciAddress, DamagedLease> damaged = [];
     readonly HashSet<string> known = [];
+    readonly HashSet<(PciAddress Gpu, string What)> told = [];
     readonly SortedDictionary<string, string> diaries = new(StringComparer.Ordinal);
 
     /// <summary>The text of each card's last run.</summary>
@@ -55,6 +56,10 @@ public sealed class MemoryLedger : ILedger
 
     public void Know(DamagedLease damaged) => known.Add(damaged.What);
 
+    public bool IsTold(PciAddress gpu, string what) => told.Contains((gpu, what));
+
+    public void KeepTold(PciAddress gpu, string what) => told.Add((gpu, what));
+
     public void Lend(Lease lease)
     {
         Before?.Invoke($"lend {lease.Gpu}");
@@ -67,6 +72,7 @@ public sealed class MemoryLedger : ILedger
         Before?.Invoke($"end the lease of {gpu}");
         leases.Remove(gpu);
         damaged.Remove(gpu);
+        told.RemoveWhere(t => t.Gpu == gpu);
     }
 
     public IJournal Open(Plan plan)

@@ -40,7 +40,7 @@ public class DamagedLeases
         _host.Desk.Ledger.Spoil(_second);
         _host.Qm.Start("101").ShouldBeNull(_host.Told);
         _host.Qm.PowerOff("101");
-        new Watch(_host.Kernel, _host.Desk.Ledger, () => !_host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, Guest("101")).IsEmpty)
+        new Watch(_host.Kernel, _host.Desk.Ledger, () => !_host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, Guest("101")).IsEmpty, _ => { })
             .Over(Guest("101"), CancellationToken.None);
         _host.Desk.DriverOf(First).ShouldBe("nvidia");
 

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
@@ -31,6 +32,9 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     const int LongestJournal = 4 * 1024 * 1024;
 
     const int MostTold = 16;
+
+    // A power cut and the next boot are further apart than that.
+    static readonly TimeSpan _clocksMargin = TimeSpan.FromSeconds(5);
 
     readonly RootFolder _lasting = new(folder);
     readonly RootFolder _boot = new(ofThisBoot);
@@ -85,9 +89,37 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
             if (refused.InnerException is FileNotFoundException)
                 return null;
             var name = Path.GetFileName(path)["lease-".Length..^".json".Length];
-            return new DamagedLease(PciAddress.TryParse(name, out var gpu) ? gpu : null, refused.Message.ReplaceLineEndings(" "), refused.Hint);
+            PciAddress? gpu = PciAddress.TryParse(name, out var named) ? named : null;
+            return new DamagedLease(gpu, OneLine(refused.Message), refused.Hint)
+            {
+                // Only what can be removed by its card.
+                IsOfEarlierBoot = gpu is { } card && path == LeaseOf(card) && IsOfEarlierBoot(path),
+            };
         }
     });
+
+    /// <summary>
+    /// Whether a file was written before this boot. The clock on the wall is often set after the boot. Set forward, it makes
+    /// the boot seem later than what was written in it: therefore the stamp of a folder that was made in it counts, too, before
+    /// anything was lent (locks are in it). Set back, it makes that folder seem later: therefore the earlier one of both.
+    /// </summary>
+    bool IsOfEarlierBoot(string path)
+    {
+        try
+        {
+            // CLOCK_BOOTTIME: what a host slept is time since its boot (fs/proc/uptime.c:uptime_proc_show).
+            var up = double.Parse(File.ReadAllText("/proc/uptime").Split(' ')[0], CultureInfo.InvariantCulture);
+            var boot = DateTime.UtcNow - TimeSpan.FromSeconds(up);
+            if (_boot.IsThere() && Directory.GetCreationTimeUtc(ofThisBoot) is var made && made < boot)
+                boot = made;
+            // A file that is gone is of the year 1601.
+            return File.Exists(path) && File.GetLastWriteTimeUtc(path) < boot - _clocksMargin;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or FormatException)
+        {
+            return false;
+        }
+    }
 
     public void Lend(Lease lease)
     {

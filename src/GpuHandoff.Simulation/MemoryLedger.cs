@@ -50,6 +50,13 @@ public sealed class MemoryLedger : ILedger
         damaged[gpu] = new(gpu, $"lease-{gpu}.json, line 1: it is empty", "look at it, and remove it");
     }
 
+    /// <summary>The host has come up anew since all of this was written.</summary>
+    public void Ages()
+    {
+        foreach (var record in damaged.Values.ToList())
+            damaged[record.Gpu!.Value] = record with { IsOfEarlierBoot = true };
+    }
+
     public ImmutableArray<DamagedLease> Damaged() => [.. damaged.Values];
 
     public bool IsKnown(DamagedLease damaged) => known.Contains(damaged.What);

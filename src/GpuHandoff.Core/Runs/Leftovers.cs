@@ -97,7 +97,8 @@ sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness wi
         var boot = Surveyor.BootId(kernel);
         foreach (var gpu in ledger.Wedges().Where(w => w.BootId != boot).Select(w => w.Gpu)
             .Concat(ledger.Homes().Where(h => h.BootId != boot).Select(h => h.Gpu))
-            .Concat(ledger.Leases().Where(l => l.BootId != boot).Select(l => l.Gpu)).Distinct().ToList())
+            .Concat(ledger.Leases().Where(l => l.BootId != boot).Select(l => l.Gpu))
+            .Concat(ledger.Damaged().Where(d => d.IsOfEarlierBoot).Select(d => d.Gpu).OfType<PciAddress>()).Distinct().ToList())
         {
             try
             {
@@ -125,5 +126,10 @@ sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness wi
             ledger.Forget(gpu);
         if (ledger.Leases().Any(l => l.Gpu == gpu && l.BootId != boot))
             ledger.EndLease(gpu);
+        if (ledger.Damaged().FirstOrDefault(d => d.Gpu == gpu && d.IsOfEarlierBoot) is { } damaged)
+        {
+            ledger.EndLease(gpu);
+            witness.Warns($"{damaged}: it is removed");
+        }
     }
 }

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
@@ -17,7 +18,8 @@ namespace GpuHandoff.Linux;
 /// <item><c>/var/lib/gpu-handoff/home-0000:05:00.0.json</c> for each card that is away;</item>
 /// <item><c>lease-0000:05:00.0.json</c> for each card that is lent to a VM;</item>
 /// <item><c>journal-0000:05:00.0</c> for the last run of each card, <c>….previous</c> for the one before;</item>
-/// <item><c>/run/gpu-handoff/wedged-0000:05:00.0.json</c> for a card with a call that never came back.</item>
+/// <item><c>/run/gpu-handoff/wedged-0000:05:00.0.json</c> for a card with a call that never came back;</item>
+/// <item><c>told-0000:05:00.0</c>, <c>known-damage</c> for what the timer has told already.</item>
 /// </list>
 /// </summary>
 public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
@@ -29,6 +31,11 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     // No run of ours writes so much, and a stranger's file must not fill our memory.
     const int LongestJournal = 4 * 1024 * 1024;
+
+    const int MostTold = 16;
+
+    // A power cut and the next boot are further apart than that.
+    static readonly TimeSpan _clocksMargin = TimeSpan.FromSeconds(5);
 
     readonly RootFolder _lasting = new(folder);
     readonly RootFolder _boot = new(ofThisBoot);
@@ -57,6 +64,20 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         _boot.Replace(Path.Combine(ofThisBoot, "known-damage"), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(known.Select(what => what + "\n")))));
     }
 
+    public bool IsTold(PciAddress gpu, string what) => Told(gpu).Contains(OneLine(what));
+
+    public void KeepTold(PciAddress gpu, string what)
+    {
+        _boot.Make();
+        // What has a number in it that changes each time must not fill the memory.
+        var told = Told(gpu).Append(OneLine(what)).TakeLast(MostTold).ToList();
+        _boot.Replace(ToldOf(gpu), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(told.Select(line => line + "\n")))));
+    }
+
+    List<string> Told(PciAddress gpu) => [.. _boot.Files(Path.GetFileName(ToldOf(gpu))).Where(path => path == ToldOf(gpu)).SelectMany(File.ReadLines)];
+
+    static string OneLine(string what) => what.ReplaceLineEndings(" ");
+
     IEnumerable<object?> Records() => _lasting.Files("lease-", ".json").Select(object? (path) =>
     {
         try
@@ -69,9 +90,37 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
             if (refused.InnerException is FileNotFoundException)
                 return null;
             var name = Path.GetFileName(path)["lease-".Length..^".json".Length];
-            return new DamagedLease(PciAddress.TryParse(name, out var gpu) ? gpu : null, refused.Message.ReplaceLineEndings(" "), refused.Hint);
+            PciAddress? gpu = PciAddress.TryParse(name, out var named) ? named : null;
+            return new DamagedLease(gpu, OneLine(refused.Message), refused.Hint)
+            {
+                // Only what can be removed by its card.
+                IsOfEarlierBoot = gpu is { } card && path == LeaseOf(card) && IsOfEarlierBoot(path),
+            };
         }
     });
+
+    /// <summary>
+    /// Whether a file was written before this boot. The clock on the wall is often set after the boot. Set forward, it makes
+    /// the boot seem later than what was written in it: therefore the stamp of a folder that was made in it counts, too, before
+    /// anything was lent (locks are in it). Set back, it makes that folder seem later: therefore the earlier one of both.
+    /// </summary>
+    bool IsOfEarlierBoot(string path)
+    {
+        try
+        {
+            // CLOCK_BOOTTIME: what a host slept is time since its boot (fs/proc/uptime.c:uptime_proc_show).
+            var up = double.Parse(File.ReadAllText("/proc/uptime").Split(' ')[0], CultureInfo.InvariantCulture);
+            var boot = DateTime.UtcNow - TimeSpan.FromSeconds(up);
+            if (_boot.IsThere() && Directory.GetCreationTimeUtc(ofThisBoot) is var made && made < boot)
+                boot = made;
+            // A file that is gone is of the year 1601.
+            return File.Exists(path) && File.GetLastWriteTimeUtc(path) < boot - _clocksMargin;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or FormatException)
+        {
+            return false;
+        }
+    }
 
     public void Lend(Lease lease)
     {
@@ -80,7 +129,11 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         _lasting.Replace(LeaseOf(lease.Gpu), file => JsonSerializer.Serialize(file, lease, Json.Default.Lease), toDisk: lease.Ready is null);
     }
 
-    public void EndLease(PciAddress gpu) => RootFolder.Delete(LeaseOf(gpu));
+    public void EndLease(PciAddress gpu)
+    {
+        RootFolder.Delete(LeaseOf(gpu));
+        RootFolder.Delete(ToldOf(gpu));
+    }
 
     public IJournal Open(Plan plan)
     {
@@ -144,6 +197,8 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     string HomeOf(PciAddress gpu) => Path.Combine(folder, $"home-{gpu}.json");
 
     string LeaseOf(PciAddress gpu) => Path.Combine(folder, $"lease-{gpu}.json");
+
+    string ToldOf(PciAddress gpu) => Path.Combine(ofThisBoot, $"told-{gpu}");
 
     string WedgeOf(PciAddress gpu) => Path.Combine(ofThisBoot, $"wedged-{gpu}.json");
 

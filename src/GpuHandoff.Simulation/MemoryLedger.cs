@@ -15,6 +15,7 @@ public sealed class MemoryLedger : ILedger
     readonly SortedDictionary<PciAddress, Lease> leases = [];
     readonly SortedDictionary<PciAddress, DamagedLease> damaged = [];
     readonly HashSet<string> known = [];
+    readonly HashSet<(PciAddress Gpu, string What)> told = [];
     readonly SortedDictionary<string, string> diaries = new(StringComparer.Ordinal);
 
     /// <summary>The text of each card's last run.</summary>
@@ -49,11 +50,22 @@ public sealed class MemoryLedger : ILedger
         damaged[gpu] = new(gpu, $"lease-{gpu}.json, line 1: it is empty", "look at it, and remove it");
     }
 
+    /// <summary>The host has come up anew since all of this was written.</summary>
+    public void Ages()
+    {
+        foreach (var record in damaged.Values.ToList())
+            damaged[record.Gpu!.Value] = record with { IsOfEarlierBoot = true };
+    }
+
     public ImmutableArray<DamagedLease> Damaged() => [.. damaged.Values];
 
     public bool IsKnown(DamagedLease damaged) => known.Contains(damaged.What);
 
     public void Know(DamagedLease damaged) => known.Add(damaged.What);
+
+    public bool IsTold(PciAddress gpu, string what) => told.Contains((gpu, what));
+
+    public void KeepTold(PciAddress gpu, string what) => told.Add((gpu, what));
 
     public void Lend(Lease lease)
     {
@@ -67,6 +79,7 @@ public sealed class MemoryLedger : ILedger
         Before?.Invoke($"end the lease of {gpu}");
         leases.Remove(gpu);
         damaged.Remove(gpu);
+        told.RemoveWhere(t => t.Gpu == gpu);
     }
 
     public IJournal Open(Plan plan)

@@ -97,6 +97,44 @@ public sealed class LeaseTests : IDisposable
     }
 
     [Fact]
+    public void A_damaged_lease_that_was_written_before_the_host_came_up_is_of_an_earlier_boot()
+    {
+        Ledger.Lend(_lease);
+        File.WriteAllText(Path, "{");
+        Ledger.Damaged().ShouldHaveSingleItem().IsOfEarlierBoot.ShouldBeFalse("it was written just now");
+        var up = TimeSpan.FromSeconds(double.Parse(File.ReadAllText("/proc/uptime").Split(' ')[0], System.Globalization.CultureInfo.InvariantCulture));
+
+        // No folder of this boot: it has lent nothing yet.
+        (TimeSpan Ago, bool IsOld)[] ages = [(up + TimeSpan.FromMinutes(1), true), (up - TimeSpan.FromSeconds(1), false), (TimeSpan.FromHours(-1), false)];
+        foreach (var (ago, isOld) in ages)
+        {
+            File.SetLastWriteTimeUtc(Path, DateTime.UtcNow - ago);
+            Ledger.Damaged().ShouldHaveSingleItem().ShouldSatisfyAllConditions(
+                d => d.IsOfEarlierBoot.ShouldBe(isOld, $"{ago} ago"), d => d.Concerns(_gpu).ShouldBe(!isOld));
+        }
+        File.Move(Path, _folder["state/lease-of-whom.json"]);
+        File.SetLastWriteTimeUtc(_folder["state/lease-of-whom.json"], DateTime.UtcNow - up - TimeSpan.FromDays(1));
+        Ledger.Damaged().ShouldHaveSingleItem().IsOfEarlierBoot.ShouldBeFalse("it cannot be removed by its card");
+    }
+
+    [Fact]
+    public void What_was_told_of_a_card_is_news_again_after_its_lease()
+    {
+        Ledger.Lend(_lease);
+        Ledger.IsTold(_gpu, "no\nroom").ShouldBeFalse();
+        Ledger.KeepTold(_gpu, "no\nroom");
+        Ledger.KeepTold(_gpu, "another");
+        Ledger.IsTold(_gpu, "no\nroom").ShouldBeTrue();
+        Ledger.IsTold(_gpu, "no").ShouldBeFalse();
+        Ledger.IsTold(_gpu with { Bus = 2 }, "another").ShouldBeFalse();
+        for (var i = 0; i < 40; i++)
+            Ledger.KeepTold(_gpu, $"{i}");
+        File.ReadAllLines(_folder[$"run/told-{_gpu}"]).Length.ShouldBe(16);
+        Ledger.EndLease(_gpu);
+        Ledger.IsTold(_gpu, "39").ShouldBeFalse();
+    }
+
+    [Fact]
     public void A_lease_of_an_older_program_is_read()
     {
         Ledger.Lend(_lease);

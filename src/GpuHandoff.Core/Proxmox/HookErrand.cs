@@ -86,7 +86,7 @@ public abstract record HookErrand
 
     /// <summary>What may be lent to this VM as well as to another; null: all can be read.</summary>
     static string? Damage(ILedger ledger) =>
-        ledger.Damaged() is { Length: > 0 } damaged ? string.Join('\n', damaged.SelectMany(d => (string[])[$"warning: {d.What}", $"hint: {d.Hint}"])) : null;
+        ledger.Damaged().Where(d => !d.IsOfEarlierBoot).ToList() is { Count: > 0 } damaged ? string.Join('\n', damaged.SelectMany(d => (string[])[$"warning: {d.What}", $"hint: {d.Hint}"])) : null;
 
     static HookErrand BeforeStart(HookCall call, ProxmoxNode node, IKernel kernel, ILedger ledger)
     {

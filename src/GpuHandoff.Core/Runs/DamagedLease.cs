@@ -8,7 +8,10 @@ namespace GpuHandoff.Runs;
 /// <param name="Hint">The way out.</param>
 public sealed record DamagedLease(PciAddress? Gpu, string What, string Hint)
 {
-    public bool Concerns(PciAddress gpu) => Gpu is { } damaged && damaged.SharesSlotWith(gpu);
+    /// <summary>It was written before the host came up: whatever it says, no VM has its card by it.</summary>
+    public bool IsOfEarlierBoot { get; init; }
 
-    public override string ToString() => $"{What}; {Hint}";
+    public bool Concerns(PciAddress gpu) => !IsOfEarlierBoot && Gpu is { } damaged && damaged.SharesSlotWith(gpu);
+
+    public override string ToString() => IsOfEarlierBoot ? $"{What}; it is of an earlier boot, and counts for nothing" : $"{What}; {Hint}";
 }

@@ -7,7 +7,16 @@ namespace GpuHandoff.Runs;
 public abstract record Ending
 {
     /// <summary>Nothing was written.</summary>
-    public sealed record Refused(Answer.Refused Why) : Ending;
+    public sealed record Refused(Answer.Refused Why) : Ending
+    {
+        /// <summary>The ledger or the machine could not be looked at, or nothing could be written down.</summary>
+        public static Refused Of(Exception trouble) => new(new Answer.Refused(trouble.Message,
+        [
+            trouble is LedgerRefused ledger
+                ? new("ledger", trouble.Message, [], ledger.Hint)
+                : new("kernel", trouble.Message, [], "look at the kernel log: dmesg | tail"),
+        ]));
+    }
 
     /// <summary>A plan was made and carried out, to whatever outcome.</summary>
     public sealed record Ran(Plan Plan, Outcome Outcome) : Ending;

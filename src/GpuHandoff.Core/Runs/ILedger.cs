@@ -25,6 +25,12 @@ public interface ILedger
 
     void Know(DamagedLease damaged);
 
+    /// <summary>Whether this was told of the card, by somebody who comes every few seconds, since its last lease ended.</summary>
+    bool IsTold(PciAddress gpu, string what);
+
+    /// <summary>Remembered for this boot, and where a full disk does not matter.</summary>
+    void KeepTold(PciAddress gpu, string what);
+
     void Lend(Lease lease);
 
     void EndLease(PciAddress gpu);

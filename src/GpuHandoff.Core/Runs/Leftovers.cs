@@ -29,6 +29,11 @@ sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness wi
                 // The other runs' cards have locks of their own.
                 endings.Add(marks.Unanswered(silent));
             }
+            catch (Exception trouble) when (trouble is LedgerRefused or KernelRefused)
+            {
+                if (wait || ledger.IsNews(run.Plan.Gpus[0], trouble.Message))
+                    endings.Add(Ending.Refused.Of(trouble));
+            }
         }
         DropOtherBoots(stop);
         return endings.ToImmutable();
@@ -92,19 +97,39 @@ sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness wi
         var boot = Surveyor.BootId(kernel);
         foreach (var gpu in ledger.Wedges().Where(w => w.BootId != boot).Select(w => w.Gpu)
             .Concat(ledger.Homes().Where(h => h.BootId != boot).Select(h => h.Gpu))
-            .Concat(ledger.Leases().Where(l => l.BootId != boot).Select(l => l.Gpu)).Distinct().ToList())
+            .Concat(ledger.Leases().Where(l => l.BootId != boot).Select(l => l.Gpu))
+            .Concat(ledger.Damaged().Where(d => d.IsOfEarlierBoot).Select(d => d.Gpu).OfType<PciAddress>()).Distinct().ToList())
         {
-            // A run that begins now may put its own record there at this moment.
-            using var turn = new Holding(kernel, locks, witness, TimeSpan.Zero, stop);
-            turn.Take([gpu]);
-            if (turn.Refusal is not null)
-                continue;
-            if (ledger.Wedges().Any(w => w.Gpu == gpu && w.BootId != boot))
-                ledger.Unmark(gpu);
-            if (ledger.Homes().Any(h => h.Gpu == gpu && h.BootId != boot))
-                ledger.Forget(gpu);
-            if (ledger.Leases().Any(l => l.Gpu == gpu && l.BootId != boot))
-                ledger.EndLease(gpu);
+            try
+            {
+                DropOtherBoots(gpu, boot, stop);
+            }
+            catch (LedgerRefused refused)
+            {
+                // They hinder nothing, and the next look finds them again.
+                if (ledger.IsNews(gpu, refused.Message))
+                    witness.Warns($"{refused.Message}; {refused.Hint}");
+            }
+        }
+    }
+
+    void DropOtherBoots(PciAddress gpu, string boot, CancellationToken stop)
+    {
+        // A run that begins now may put its own record there at this moment.
+        using var turn = new Holding(kernel, locks, witness, TimeSpan.Zero, stop);
+        turn.Take([gpu]);
+        if (turn.Refusal is not null)
+            return;
+        if (ledger.Wedges().Any(w => w.Gpu == gpu && w.BootId != boot))
+            ledger.Unmark(gpu);
+        if (ledger.Homes().Any(h => h.Gpu == gpu && h.BootId != boot))
+            ledger.Forget(gpu);
+        if (ledger.Leases().Any(l => l.Gpu == gpu && l.BootId != boot))
+            ledger.EndLease(gpu);
+        if (ledger.Damaged().FirstOrDefault(d => d.Gpu == gpu && d.IsOfEarlierBoot) is { } damaged)
+        {
+            ledger.EndLease(gpu);
+            witness.Warns($"{damaged}: it is removed");
         }
     }
 }

@@ -78,7 +78,7 @@ sealed class Rounds(IKernel kernel, ILedger ledger, IWitness witness, Turn turn,
         return !ledger.Unfinished().Any(u => waits || !u.Stuck)
             && !ledger.Leases().Any(l => l.BootId != boot || WantsALook(l, waits, kernel))
             && !(waits && Expected(ledger, kernel).Any())
-            && ledger.Damaged().All(d => !waits && ledger.IsKnown(d))
+            && ledger.Damaged().All(d => !waits && !d.IsOfEarlierBoot && ledger.IsKnown(d))
             && !ledger.Homes().Any(h => h.BootId != boot)
             && !ledger.Wedges().Any(w => w.BootId != boot);
     }

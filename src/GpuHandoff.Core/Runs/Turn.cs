@@ -121,6 +121,14 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         {
             return _marks.Unanswered(silent);
         }
+        // A full disk, mostly. The other cards have records of their own; the lease stays, and with it whoever looks after it.
+        catch (Exception trouble) when (trouble is LedgerRefused or KernelRefused)
+        {
+            // Not into the lease, as other troubles: its lock is no longer ours.
+            return errand is { IsUnasked: true, Waits: false } && errand.Gpus.All(gpu => !ledger.IsNews(gpu, trouble.Message))
+                ? null
+                : Ending.Refused.Of(trouble);
+        }
     }
 
     Ending? Take(Errand errand, PolicySet policy, CancellationToken stop)

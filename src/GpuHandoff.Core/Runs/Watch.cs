@@ -12,7 +12,8 @@ namespace GpuHandoff.Runs;
 /// <param name="kernel">To look at the VM.</param>
 /// <param name="ledger">Where the leases are: without them there is nothing to watch over.</param>
 /// <param name="takeHome">Takes back what is lent to the VM, if that is still so; false: nothing came of it, as where another run is at work.</param>
-public sealed class Watch(IKernel kernel, ILedger ledger, Func<bool> takeHome)
+/// <param name="tells">Told, once, of what keeps it from looking.</param>
+public sealed class Watch(IKernel kernel, ILedger ledger, Func<bool> takeHome, Action<string> tells)
 {
     /// <summary>
     /// How long a VM must be gone without a break. Its manager's own end comes in this time: without a lock of Proxmox's before
@@ -27,42 +28,75 @@ public sealed class Watch(IKernel kernel, ILedger ledger, Func<bool> takeHome)
     /// <summary>Returns when all that is lent to the VM now has come home, was lent anew, or is left to a person.</summary>
     public void Over(Guest guest, CancellationToken stop)
     {
-        var watched = Lent(guest);
-        var again = _betweenLooks;
-        TimeSpan? gone = null;
+        var sight = new Sight();
+        string? told = null;
         while (!stop.IsCancellationRequested)
         {
-            var now = Lent(guest);
-            watched = [.. now.Where(l => !l.IsGivenUp() && watched.Any(l.IsSameAs))];
-            if (watched is [])
-                return;
-            var loans = watched.Select(l => Tenants.Glance(l, kernel)).ToImmutableArray();
-            if (loans.FirstOrDefault(l => l.Tenancy == Tenancy.Running) is { Lease.Qemu: { } qemu })
+            try
             {
-                (gone, again) = (null, _betweenLooks);
-                if (!kernel.AwaitEnd(qemu.Pid, qemu.Started, _sleep))
-                    kernel.Pause(_betweenLooks);
-                continue;
-            }
-            gone = loans.All(l => l.Tenancy == Tenancy.Gone) ? gone ?? kernel.Uptime : null;
-            if (gone is { } since && kernel.Uptime - since >= Grace)
-            {
-                // Another run is at work, for a moment as a rule; or somebody has the card's group open, for a moment or for weeks.
-                // One that failed has said so.
-                again = takeHome() || again > _afterATry ? _afterATry : again;
-                if (!Lent(guest).Any(l => watched.Any(l.IsSameAs)))
+                if (!Look(guest, sight))
                     return;
-                kernel.Pause(again);
-                again *= 2;
-                continue;
+                told = null;
             }
-            kernel.Pause(_betweenLooks);
+            // Nobody comes after us: what cannot be looked at now, or written for a full disk, can be later.
+            catch (Exception trouble) when (trouble is LedgerRefused or KernelRefused or KernelSilent)
+            {
+                if (told != trouble.Message)
+                    tells(trouble is LedgerRefused { Hint: var hint } ? $"{trouble.Message}; {hint}" : trouble.Message);
+                told = trouble.Message;
+                kernel.Pause(_afterATry);
+            }
         }
+    }
+
+    /// <summary>One look, and what follows from it; false: there is nothing to watch over any more.</summary>
+    bool Look(Guest guest, Sight sight)
+    {
+        var now = Lent(guest);
+        ImmutableArray<Lease> watched = [.. now.Where(l => !l.IsGivenUp() && (sight.Watched?.Any(l.IsSameAs) ?? true))];
+        sight.Watched = watched;
+        if (watched is [])
+            return false;
+        var loans = watched.Select(l => Tenants.Glance(l, kernel)).ToImmutableArray();
+        if (loans.FirstOrDefault(l => l.Tenancy == Tenancy.Running) is { Lease.Qemu: { } qemu })
+        {
+            (sight.Gone, sight.Again) = (null, _betweenLooks);
+            if (!kernel.AwaitEnd(qemu.Pid, qemu.Started, _sleep))
+                kernel.Pause(_betweenLooks);
+            return true;
+        }
+        sight.Gone = loans.All(l => l.Tenancy == Tenancy.Gone) ? sight.Gone ?? kernel.Uptime : null;
+        if (sight.Gone is not { } since || kernel.Uptime - since < Grace)
+        {
+            kernel.Pause(_betweenLooks);
+            return true;
+        }
+        // Another run is at work, for a moment as a rule; or somebody has the card's group open, for a moment or for weeks.
+        // One that failed has said so.
+        sight.Again = takeHome() || sight.Again > _afterATry ? _afterATry : sight.Again;
+        if (!Lent(guest).Any(l => watched.Any(l.IsSameAs)))
+            return false;
+        kernel.Pause(sight.Again);
+        sight.Again *= 2;
+        return true;
     }
 
     ImmutableArray<Lease> Lent(Guest guest)
     {
         var boot = Surveyor.BootId(kernel);
         return [.. ledger.Leases().Where(l => l.BootId == boot && l.Guest == guest)];
+    }
+
+    /// <summary>What it keeps in mind from one look to the next.</summary>
+    sealed class Sight
+    {
+        /// <summary>The leases that it came for; null: it has not seen any yet.</summary>
+        public ImmutableArray<Lease>? Watched { get; set; }
+
+        /// <summary>Since when the VM has been gone without a break.</summary>
+        public TimeSpan? Gone { get; set; }
+
+        /// <summary>How long it waits after a try.</summary>
+        public TimeSpan Again { get; set; } = _betweenLooks;
     }
 }

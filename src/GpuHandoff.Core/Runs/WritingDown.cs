@@ -1,3 +1,5 @@
+using GpuHandoff.Machines;
+
 namespace GpuHandoff.Runs;
 
 /// <summary>The machine is what counts, and it is where the outcome says; a record that is left over, or missing, is looked at again next time.</summary>
@@ -14,5 +16,21 @@ static class WritingDown
         {
             witness.Warns($"{refused.Message}; {refused.Hint}");
         }
+    }
+
+    /// <summary>Whether nobody who comes every few seconds has told it of this card yet; from here on somebody has.</summary>
+    public static bool IsNews(this ILedger ledger, PciAddress gpu, string what)
+    {
+        try
+        {
+            if (ledger.IsTold(gpu, what))
+                return false;
+            ledger.KeepTold(gpu, what);
+        }
+        catch (LedgerRefused)
+        {
+            // Rather told too often than never.
+        }
+        return true;
     }
 }

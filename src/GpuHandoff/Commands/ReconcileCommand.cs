@@ -62,7 +62,7 @@ static class ReconcileCommand
                 var ended = Run(wish, (turn, policy, stop) => turn.Reconcile(policy, waits: false, stop, guest));
                 worst = Math.Max(worst, ended ?? ExitCode.Done);
                 return ended is not null;
-            }).Over(guest, CancellationToken.None);
+            }, tells: what => Say.Line($"warning: {what}")).Over(guest, CancellationToken.None);
             return worst;
         }
         if (!Turn.IsAllWell(looking, ledger, waits: !noWait) && Run(wish, (turn, policy, stop) => turn.MakeRounds(policy, waits: !noWait, stop)) is { } ended)

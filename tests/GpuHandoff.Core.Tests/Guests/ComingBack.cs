@@ -56,7 +56,7 @@ public class ComingBack
         EndForBackup();
         var ended = _desk.Kernel.Uptime;
 
-        new Watch(_desk.Kernel, _desk.Ledger, () => !_desk.Desk.Turn(9002).Reconcile(_desk.Policy, waits: false, CancellationToken.None).IsEmpty)
+        new Watch(_desk.Kernel, _desk.Ledger, () => !_desk.Desk.Turn(9002).Reconcile(_desk.Policy, waits: false, CancellationToken.None).IsEmpty, _ => { })
             .Over(VmHost.Guest("101"), CancellationToken.None);
 
         _desk.ShouldBeHome(_before);

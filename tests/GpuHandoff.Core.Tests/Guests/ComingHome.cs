@@ -393,4 +393,37 @@ public class ComingHome
         host.Kernel.Calls.Count.ShouldBe(calls);
         host.ShouldComeHome();
     }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_card_whose_record_cannot_be_written_is_told_of_once_and_hinders_no_other(bool crashed)
+    {
+        var host = new VmHost(Hosts.TwoIdenticalGpus()).With("101", "0000:01:00").With("102", "0000:02:00");
+        host.Qm.Start("102").ShouldBeNull(host.Told);
+        if (crashed)
+            host.KillNextHookAfter(12);
+        host.Qm.Start("101");
+        (host.Desk.Ledger.Unfinished().Length > 0).ShouldBe(crashed);
+        host.Qm.PowerOff("101");
+        host.Qm.PowerOff("102");
+        host.Qm.LoseCleanup("101");
+        host.Qm.LoseCleanup("102");
+        host.Desk.Ledger.Before = what =>
+        {
+            if (what.Contains(First, StringComparison.Ordinal))
+                throw new LedgerRefused($"{First}: No space left on device", "make room");
+        };
+
+        var endings = host.Round();
+
+        host.Leases.ShouldHaveSingleItem().Gpu.ToString().ShouldBe(First);
+        host.Desk.DriverOf(Second).ShouldBe("nvidia");
+        endings.OfType<Ending.Refused>().ShouldHaveSingleItem().Why.What.ShouldBe($"{First}: No space left on device");
+        host.Round().ShouldBeEmpty("it would be said every ten seconds");
+        host.Desk.Turn().MakeRounds(Policy.Default, waits: true, CancellationToken.None).ShouldNotBeEmpty("a person hears of it each time");
+
+        host.Desk.Ledger.Before = null;
+        host.ShouldComeHome();
+    }
 }

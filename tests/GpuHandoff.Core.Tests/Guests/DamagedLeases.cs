@@ -40,7 +40,7 @@ public class DamagedLeases
         _host.Desk.Ledger.Spoil(_second);
         _host.Qm.Start("101").ShouldBeNull(_host.Told);
         _host.Qm.PowerOff("101");
-        new Watch(_host.Kernel, _host.Desk.Ledger, () => !_host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, Guest("101")).IsEmpty)
+        new Watch(_host.Kernel, _host.Desk.Ledger, () => !_host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, Guest("101")).IsEmpty, _ => { })
             .Over(Guest("101"), CancellationToken.None);
         _host.Desk.DriverOf(First).ShouldBe("nvidia");
 
@@ -92,6 +92,42 @@ public class DamagedLeases
         _host.Desk.DriverOf(Second).ShouldBe("nvidia");
         _host.Desk.Ledger.EndLease(_second);
         _host.Qm.Start("102").ShouldBeNull(_host.Told);
+    }
+
+    [Fact]
+    public void What_a_power_cut_left_is_dropped_after_the_reboot_and_told_of_once()
+    {
+        _host.Desk.Ledger.Spoil(_second);
+        _host.Round();
+        Reboots();
+        _host.IsAllWell().ShouldBeFalse();
+
+        _host.Round().ShouldBeEmpty();
+        _host.Round().ShouldBeEmpty();
+
+        _host.Desk.Ledger.Damaged().ShouldBeEmpty();
+        _host.Desk.Memo.Lines.Where(line => line.Contains(Named) && line.Contains("earlier boot")).ShouldHaveSingleItem()
+            .ShouldBe($"warns {Named}, line 1: it is empty; it is of an earlier boot, and counts for nothing: it is removed");
+        _host.IsAllWell().ShouldBeTrue();
+        _host.Qm.Start("102").ShouldBeNull(_host.Told);
+        _host.ShouldHave("102", Second);
+    }
+
+    [Fact]
+    public void A_VM_that_comes_up_with_the_host_does_not_wait_for_the_timer_to_drop_it()
+    {
+        _host.Desk.Ledger.Spoil(_second);
+        Reboots();
+        _host.Qm.Start("102").ShouldBeNull(_host.Told);
+        _host.ShouldHave("102", Second);
+        _host.Desk.Ledger.Damaged().ShouldBeEmpty();
+        _host.Leases.ShouldHaveSingleItem();
+    }
+
+    void Reboots()
+    {
+        _host.Kernel.BootId = "11111111-2222-3333-4444-555555555555";
+        _host.Desk.Ledger.Ages();
     }
 
     [Theory]

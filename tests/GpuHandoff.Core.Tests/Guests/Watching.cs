@@ -17,14 +17,14 @@ public class Watching
     static VmHost One(bool legacy = false) => new VmHost(Hosts.SingleGpu(), legacy).With("101", "0000:01:00");
 
     /// <summary>How often it found something to do.</summary>
-    static int Watch(VmHost host, IKernel? through = null, Guest? guest = null, CancellationToken stop = default)
+    static int Watch(VmHost host, IKernel? through = null, Guest? guest = null, Action<string>? tells = null, CancellationToken stop = default)
     {
         var tries = 0;
         new Watch(through ?? host.Kernel, host.Desk.Ledger, () =>
         {
             tries++;
             return !host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, guest ?? Guest("101")).IsEmpty;
-        }).Over(guest ?? Guest("101"), stop);
+        }, tells ?? (what => throw new InvalidOperationException(what))).Over(guest ?? Guest("101"), stop);
         return tries;
     }
 
@@ -232,6 +232,64 @@ public class Watching
     [InlineData("xen:101")]
     [InlineData(":101")]
     public void What_names_no_manager_is_no_vm(string spelt) => GpuHandoff.Guests.Guest.Of(spelt).ShouldBeNull();
+
+    [Fact]
+    public void A_disk_that_is_full_for_a_minute_is_told_of_once_and_outlived()
+    {
+        var host = One();
+        host.Qm.Start("101");
+        host.Qm.PowerOff("101");
+        var full = host.Kernel.Uptime + TimeSpan.FromMinutes(1);
+        host.Desk.Ledger.Before = what =>
+        {
+            if (host.Kernel.Uptime < full)
+                throw new LedgerRefused("the journal cannot be written: No space left on device", "make room");
+        };
+        var endings = new List<Ending>();
+        new Watch(host.Kernel, host.Desk.Ledger, () =>
+        {
+            var now = host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, Guest("101"));
+            endings.AddRange(now);
+            return !now.IsEmpty;
+        }, what => throw new InvalidOperationException(what)).Over(Guest("101"), CancellationToken.None);
+
+        host.ShouldBeHome();
+        endings.Count.ShouldBe(2, "it is told once, and comes home once");
+        endings[0].ShouldBeOfType<Ending.Refused>().Why.Findings.ShouldHaveSingleItem().ShouldBe(
+            new("ledger", "the journal cannot be written: No space left on device", [], "make room"), "the way out is said with it");
+        host.Kernel.Uptime.ShouldBeInRange(full, full + TimeSpan.FromSeconds(25));
+        host.Desk.Memo.Lines.ShouldNotContain(line => line.Contains("No space"));
+    }
+
+    [Fact]
+    public void Records_that_cannot_be_looked_at_for_a_while_are_told_of_once_and_looked_at_again()
+    {
+        var host = One();
+        host.Qm.Start("101");
+        host.Qm.PowerOff("101");
+        host.Desk.Ledger.Damage = new("/var/lib/gpu-handoff cannot be listed", "mend the file system");
+        host.Kernel.Later(TimeSpan.FromHours(1), () => host.Desk.Ledger.Damage = null);
+        var told = new List<string>();
+
+        Watch(host, tells: told.Add).ShouldBe(1);
+
+        told.ShouldBe(["/var/lib/gpu-handoff cannot be listed; mend the file system"]);
+        host.ShouldBeHome();
+    }
+
+    [Fact]
+    public void A_try_that_ends_before_it_begins_is_told_of_and_tried_again()
+    {
+        var host = One();
+        host.Qm.Start("101");
+        host.Qm.PowerOff("101");
+        var (tries, told) = (0, new List<string>());
+        new Watch(host.Kernel, host.Desk.Ledger, () => tries++ < 3
+            ? throw new KernelRefused("start the helper process", Errno.TryAgain, "no process to spare")
+            : !host.Desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None).IsEmpty, told.Add).Over(Guest("101"), CancellationToken.None);
+        told.ShouldBe(["start the helper process: no process to spare"]);
+        host.ShouldBeHome();
+    }
 
     [Fact]
     public void A_watch_that_is_told_to_stop_stops()

@@ -11,6 +11,8 @@ static class HookContest
     /// <summary>What the hook may cost besides the hand-over, in seconds.</summary>
     const double MostOverhead = 0.1;
 
+    public const string Title = "## As Proxmox's hookscript";
+
     const string Empty = "/usr/local/lib/empty-hook";
 
     /// <summary>The stand-in for Proxmox, which the machine needs, and a hook that does nothing.</summary>
@@ -61,7 +63,9 @@ static class HookContest
 
         var text = new StringBuilder();
         text.Append($"""
-            ## As Proxmox's hookscript
+            {Title}
+
+            At another time than the rest of this page where the hook was measured alone (`bench hook`).
 
             Most VMs have no GPU, and their hook should cost nothing that anybody notices:
 

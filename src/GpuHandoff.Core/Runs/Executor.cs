@@ -19,24 +19,19 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
     public Outcome Run(Plan plan, CancellationToken stop)
     {
         var before = plan.Keep is [] ? [] : ledger.Homes();
-        foreach (var home in plan.Keep)
-            ledger.Keep(home);
-        if (plan.IsEmpty())
+        if (Prepared(plan, before) is not { } journal)
         {
             Forget(plan);
             return new Outcome.Done(0);
         }
 
-        using var journal = ledger.Open(plan);
+        using var open = journal;
         var outcome = Forward(plan, journal, stop);
         if (outcome is Outcome.Done)
             witness.WriteDown(() => Forget(plan));
         // As before means in the ledger, too.
         if (outcome is Outcome.RolledBack)
-        {
-            foreach (var home in plan.Keep)
-                witness.WriteDown(() => PutBack(home.Gpu, before.FirstOrDefault(b => b.Gpu == home.Gpu)));
-        }
+            PutBack(plan, before);
         witness.WriteDown(() => journal.Closes(outcome));
         Mark(plan, outcome);
         return outcome;
@@ -66,12 +61,35 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         }
     }
 
-    void PutBack(PciAddress gpu, Home? before)
+    /// <summary>The records that must be there before the first step; null: the plan has none.</summary>
+    /// <exception cref="LedgerRefused">They cannot be written, as on a full disk: no step was taken, and the records are as before.</exception>
+    IJournal? Prepared(Plan plan, ImmutableArray<Home> before)
     {
-        if (before is null)
-            ledger.Forget(gpu);
-        else
-            ledger.Keep(before);
+        try
+        {
+            foreach (var home in plan.Keep)
+                ledger.Keep(home);
+            return plan.IsEmpty() ? null : ledger.Open(plan);
+        }
+        catch (LedgerRefused)
+        {
+            PutBack(plan, before);
+            throw;
+        }
+    }
+
+    void PutBack(Plan plan, ImmutableArray<Home> before)
+    {
+        foreach (var home in plan.Keep)
+        {
+            witness.WriteDown(() =>
+            {
+                if (before.FirstOrDefault(b => b.Gpu == home.Gpu) is { } kept)
+                    ledger.Keep(kept);
+                else
+                    ledger.Forget(home.Gpu);
+            });
+        }
     }
 
     void Forget(Plan plan)

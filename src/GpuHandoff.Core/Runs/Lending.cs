@@ -16,6 +16,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
     public Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)
     {
         var before = goal.Gpus.Select(g => (Gpu: g.Address, Lease: LeaseOf(g.Address))).ToList();
+        Outcome outcome;
         if (goal is { Target: Target.Vfio, For: { } guest })
         {
             var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine) with
@@ -24,11 +25,24 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
                 ForBackup = errand.ForBackup && !before.Exists(b => b.Gpu == g.Address && b.Lease is { ForBackup: false } old
                     && old.Guest == guest && old.BootId == machine.BootId),
             }).ToImmutableArray();
-            foreach (var lease in leases)
-                ledger.Lend(lease);
-            witness.Lends(leases);
+            try
+            {
+                foreach (var lease in leases)
+                    ledger.Lend(lease);
+                witness.Lends(leases);
+                outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+            }
+            // Of the executor's, too: no step was taken, and so nothing is lent.
+            catch (LedgerRefused)
+            {
+                PutBack(before);
+                throw;
+            }
         }
-        var outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+        else
+        {
+            outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+        }
         switch (outcome)
         {
             case Outcome.Done when goal.Target == Target.Host:
@@ -46,8 +60,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
                 break;
             // As before means here, too.
             case Outcome.RolledBack when goal is { Target: Target.Vfio, For: not null }:
-                foreach (var (gpu, lease) in before)
-                    witness.WriteDown(() => PutBack(gpu, lease));
+                PutBack(before);
                 break;
             case Outcome.RolledBack or Outcome.Stuck when errand is { IsUnasked: true, Waits: false } && !stop.IsCancellationRequested:
                 foreach (var lease in before.Select(b => b.Lease).OfType<Lease>())
@@ -133,11 +146,17 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
             ?? [.. gpu.Functions.Where(f => !f.Class.IsBridge()).Select(f => new FunctionHome(f.Address, f.Owner))],
         kernel.Uptime);
 
-    void PutBack(PciAddress gpu, Lease? before)
+    void PutBack(List<(PciAddress Gpu, Lease? Lease)> before)
     {
-        if (before is null)
-            ledger.EndLease(gpu);
-        else
-            ledger.Lend(before);
+        foreach (var (gpu, lease) in before)
+        {
+            witness.WriteDown(() =>
+            {
+                if (lease is null)
+                    ledger.EndLease(gpu);
+                else
+                    ledger.Lend(lease);
+            });
+        }
     }
 }

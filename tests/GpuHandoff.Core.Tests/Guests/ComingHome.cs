@@ -426,4 +426,26 @@ public class ComingHome
         host.Desk.Ledger.Before = null;
         host.ShouldComeHome();
     }
+
+    [Theory]
+    [InlineData("lend 0000:02:00.0")]
+    [InlineData("keep 0000:01:00.0")]
+    [InlineData("keep 0000:02:00.0")]
+    [InlineData("open journal-0000:01:00.0")]
+    public void A_start_whose_records_do_not_fit_on_the_disk_is_refused_and_leaves_none_behind(string write)
+    {
+        var host = new VmHost(Hosts.TwoIdenticalGpus()).With("101", "0000:01:00", "0000:02:00");
+        host.Desk.Ledger.Before = what =>
+        {
+            if (what == write)
+                throw new LedgerRefused($"{what}: No space left on device", "make room");
+        };
+
+        host.Qm.Start("101").ShouldNotBeNull();
+
+        host.ShouldBeHome();
+        host.Desk.Ledger.Homes().ShouldBeEmpty();
+        host.Desk.Ledger.Before = null;
+        host.Qm.Start("101").ShouldBeNull(host.Told);
+    }
 }

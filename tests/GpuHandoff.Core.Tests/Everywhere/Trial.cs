@@ -7,6 +7,7 @@ using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
+using GpuHandoff.Steps;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Core.Tests.Everywhere;
@@ -407,6 +408,9 @@ sealed partial class Trial(Case @case, Tally tally)
            select function,
     ];
 
+    /// <summary>Nvidia was not there before: other cards have it by that load alone, which is taken back with them.</summary>
+    static bool LoadedNvidia(Unfinished run) => run.Plan.Steps().ToList() is var steps && run.Begun.Any(i => steps[i] is LoadDriver { Module: "nvidia" });
+
     void Watched(string call, Machine machine, Goal goal, HashSet<PciAddress> may, ImmutableArray<Unfinished> unfinished)
     {
         var words = call.Split(' ');
@@ -424,7 +428,7 @@ sealed partial class Trial(Case @case, Tally tally)
             // A killed run's cards are taken back together, as that run would have done itself.
             var other = machine.NvidiaGpus().FirstOrDefault(g => g.Display().Owner.Driver == "nvidia"
                 && Kernel.Device(g.Address).Driver == "nvidia" && goal.Gpus.All(w => w.Address != g.Address)
-                && !unfinished.Any(u => u.Plan.Gpus.Contains(g.Address)));
+                && !unfinished.Any(u => u.Plan.Gpus.Contains(g.Address) || LoadedNvidia(u)));
             Must(other is null, "other", $"nvidia was unloaded under {other?.Address}");
         }
     }

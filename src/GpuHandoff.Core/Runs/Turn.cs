@@ -22,10 +22,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     readonly Marks _marks = new(kernel, ledger, witness);
     readonly Lending _lending = new(kernel, ledger, witness);
 
-    /// <summary>Whether the host is on its way down. Asking starts a program: who can asks while something else comes up.</summary>
-    public Func<bool> IsHostStopping { get; init; } = () => HostIsStopping(kernel);
-
-    public static bool HostIsStopping(IKernel kernel) => HostUnits.HostIsStopping(kernel);
+    internal bool IsHostStopping() => HostUnits.HostIsStopping(kernel);
 
     public Ending HandOver(Target target, string? selector, PolicySet policy, CancellationToken stop)
     {

@@ -15,6 +15,7 @@ sealed record Framebuffer(int Index, string Name, PciDevice Device, string? Modu
 sealed class Consoles(SimulatedKernel kernel)
 {
     const string DummyName = "(S) dummy device";
+    const string LateDummyName = "(M) dummy device";
     const string FbconName = "(M) frame buffer device";
     const string VgaName = "(S) VGA+";
 
@@ -36,6 +37,12 @@ sealed class Consoles(SimulatedKernel kernel)
     /// <summary>The machine booted in VGA text mode, which the default VGA device shows (drivers/video/console/vgacon.c).</summary>
     public bool HasVgaText { get; set; }
 
+    /// <summary>
+    /// VGA text mode was the system's console driver and has been removed: the dummy that took over counts as a module's, and no
+    /// system driver is left (drivers/video/aperture.c:vga_remove_vgacon, drivers/tty/vt/vt.c:do_register_con_driver).
+    /// </summary>
+    public bool HasNoSystemDriver { get; private set; }
+
     /// <summary>fbcon gets another number each time that it comes.</summary>
     public bool NumbersMove { get; set; }
 
@@ -52,7 +59,7 @@ sealed class Consoles(SimulatedKernel kernel)
 
     public IEnumerable<(string Number, string Name, bool Bound)> Drivers()
     {
-        yield return ("vtcon0", HasVgaText ? VgaName : DummyName, !FbconBound);
+        yield return ("vtcon0", HasVgaText ? VgaName : HasNoSystemDriver ? LateDummyName : DummyName, !FbconBound);
         if (HasFbcon)
             yield return ($"vtcon{fbconNumber}", FbconName, FbconBound);
     }
@@ -69,6 +76,9 @@ sealed class Consoles(SimulatedKernel kernel)
         if (Deaf)
             return;
         var on = text.TrimEnd('\n') != "0";
+        // vt.c:vt_bind takes terminals from the system's driver only; without one it does nothing.
+        if (on && HasNoSystemDriver)
+            return;
         // Binding the dummy takes the consoles from fbcon; unbinding it does nothing, it is the last resort.
         FbconBound = console == $"vtcon{fbconNumber}" ? on && HasFbcon : FbconBound && !on;
         detachedByHand = !FbconBound;
@@ -92,6 +102,7 @@ sealed class Consoles(SimulatedKernel kernel)
             fbconNumber++;
         framebuffers.Add(new(index, name, device, module));
         kernel.Nodes.Put($"/dev/fb{index}", new(29, (uint)index, 0x1b0, 0, 44));
+        // The first frame buffer registers fbcon, which binds it, whatever was done by hand before (fbcon.c:do_fbcon_takeover).
         if (!detachedByHand)
             FbconBound = true;
     }
@@ -109,7 +120,8 @@ sealed class Consoles(SimulatedKernel kernel)
         kernel.Nodes.Drop($"/dev/fb{framebuffer.Index}");
         if (HasFbcon)
             return;
-        FbconBound = false;
+        // fbcon.c:fbcon_fb_unregistered: with the last one fbcon's driver is unregistered.
+        FbconBound = detachedByHand = false;
     }
 
     // ---- the firmware's ----
@@ -150,8 +162,8 @@ sealed class Consoles(SimulatedKernel kernel)
             Firmware = null;
         }
         // aperture.c:__aperture_remove_legacy_vga_devices, vga_remove_vgacon
-        if (device.Hardware.BootVga)
-            HasVgaText = false;
+        if (device.Hardware.BootVga && HasVgaText)
+            (HasVgaText, HasNoSystemDriver) = (false, true);
     }
 
     void Release(FirmwarePicture picture)

@@ -38,6 +38,8 @@ public static class Hosts
         ("nvidia-console", () => NvidiaConsole()),
         ("nvidia-console-580", () => NvidiaConsole(new("580.126.20"))),
         ("nvidia-console-old-kernel", () => NvidiaConsoleOnAnOldKernel()),
+        ("nvidia-console-after-vga-text", () => NvidiaConsoleAfterVgaText()),
+        ("nvidia-console-after-vga-text-580", () => NvidiaConsoleAfterVgaText(new("580.126.20"))),
         ("nouveau-console", () => NouveauConsole()),
         ("console-on-the-other-card", () => ConsoleOnTheOtherCard()),
         ("vfio-built-in", () => VfioBuiltIn()),
@@ -176,6 +178,12 @@ public static class Hosts
     /// <summary>The console is nvidia-drm's (modeset=1 fbdev=1), which comes back when it is loaded again.</summary>
     public static SimulatedKernel NvidiaConsole(DriverOption? driver = null) =>
         Nvidia((driver ?? new()) with { Modeset = true, Fbdev = true }, Card(1, bootVga: true)).WithFirmwareConsole("0000:01:00.0").Boot();
+
+    /// <summary>
+    /// Booted by a BIOS, and nvidia_drm's frame buffer has taken over from VGA text mode: no system console driver is left.
+    /// </summary>
+    public static SimulatedKernel NvidiaConsoleAfterVgaText(DriverOption? driver = null) =>
+        Nvidia((driver ?? new()) with { Modeset = true, Fbdev = true }, Card(1, bootVga: true)).WithVgaText().Boot();
 
     /// <summary>vfio-pci is part of the kernel: nothing to load, and nothing to unload.</summary>
     public static SimulatedKernel VfioBuiltIn(DriverOption? driver = null) =>

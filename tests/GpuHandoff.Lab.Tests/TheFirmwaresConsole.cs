@@ -65,6 +65,34 @@ public sealed class TheFirmwaresConsole
         });
     }
 
+    [LabFact]
+    public void A_helper_that_was_stopped_makes_no_call_of_its_killed_run_after_another_run_has_looked()
+    {
+        using var host = Boot("ovmf-killed");
+        var (vm, card) = (host.Vm, host.Vm.Display);
+        vm.Case(() =>
+        {
+            vm.Run("modprobe bochs && udevadm settle").Ok();
+            var home = host.Picture();
+            home.ShouldContain("console (S) dummy device bound=0");
+            // Whether the helper has taken the request by then differs from round to round; the end may not.
+            foreach (var step in new[] { "… load vfio_pci", "… take the text console", "… take the text console", "… take the text console", $"… {card}: bochs-drm" })
+            {
+                vm.Run("[ ! -e /sys/module/vfio_pci ] || rmmod vfio_pci").Ok();
+                KilledRun.At(host, step, $"to_vfio --gpu {card}", "h=$(pgrep -P $p); kill -STOP $h; echo $h > /run/stopped");
+                var recover = vm.Start("gpu-handoff recover > /run/recover 2>&1");
+                vm.Run("for i in $(seq 600); do ! grep -q 'waiting for.*--hand' /run/recover || exit 0; sleep 0.1; done; exit 1").Ok();
+                vm.Run("kill -CONT $(cat /run/stopped)").Ok();
+                recover.Wait(TimeSpan.FromMinutes(2)).ExitCode.ShouldBe(0, vm.Run("cat /run/recover").Text);
+                // The vtconsole itself, when the killed run's helper is gone for sure.
+                vm.Run("for i in $(seq 600); do [ -e /proc/$(cat /run/stopped) ] || exit 0; sleep 0.1; done; exit 1").Ok();
+                host.Picture().ShouldContain("console (M) frame buffer device bound=1", customMessage: $"killed at {step}");
+                host.Tool(0, $"to_nvidia --gpu {card}");
+                host.Picture().ShouldBe(home, $"killed at {step}");
+            }
+        });
+    }
+
     static Host Boot(string name)
     {
         var host = new Host(

@@ -76,6 +76,16 @@ static class TextConsole
         module == "nvidia_drm" && On(machine, leaving) is { } console && console.IsOnFrameBuffers()
             ? machine.FrameBuffers.Count(f => f.Driver.StartsWith("nvidia", StringComparison.Ordinal)) : 0;
 
+    /// <summary>
+    /// Whether the console that is detached by hand could be bound again by hand. Not after a boot in VGA text mode: when a
+    /// driver's frame buffer has taken over from it no system console driver is left, and vt.c:vt_bind needs one.
+    /// </summary>
+    public static bool CanBindAgain(Machine machine) => machine.Consoles.Any(c => c.IsTheSystems());
+
+    /// <summary>Whether an old kernel's console holds nvidia_drm, which then does not unload before it is detached.</summary>
+    public static bool Holds(Machine machine, IReadOnlyList<Gpu> leaving) =>
+        HoldsOf("nvidia_drm", machine, leaving) is > 0 and var held && machine.Module("nvidia_drm").Users() >= held;
+
     // drivers/video/aperture.c: text mode goes with vga_default_device.
     static bool IsTheVgaDevice(Gpu gpu) => gpu.Display() is { BootVga: true } display && display.Class.IsVga();
 }

@@ -34,4 +34,10 @@ public sealed record VtConsole(string Number, string Name, bool Bound)
 
     /// <summary>drivers/video/console/vgacon.c:vgacon_startup: VGA+, *VGA, EGA …; the other text console of a PC is the dummy.</summary>
     public bool IsVgaText() => Name.Contains("VGA", StringComparison.Ordinal) || Name.Contains("EGA", StringComparison.Ordinal);
+
+    /// <summary>
+    /// The kernel's own since boot, and no module's. Without one the kernel binds no console driver by hand: its bind file
+    /// reports success and does nothing (drivers/tty/vt/vt.c:vt_bind, show_name).
+    /// </summary>
+    public bool IsTheSystems() => Name.StartsWith("(S)", StringComparison.Ordinal);
 }

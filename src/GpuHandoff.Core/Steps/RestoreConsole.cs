@@ -47,6 +47,11 @@ public sealed record RestoreConsole(string Vt, ImmutableArray<PciAddress> Functi
             // vt.c:store_bind reports success whatever came of it.
             console = Console(kernel) ?? console with { Bound = false };
         }
+        if (!console.Bound && !Displays.Consoles(kernel).Any(c => c.IsTheSystems()))
+        {
+            throw Missing($"{console.Number} cannot be bound by hand, because no system console driver is left (drivers/tty/vt/vt.c:vt_bind): "
+                + "it comes back when the GPU's driver makes its frame buffer again, after a hand-over and its return or a reboot");
+        }
         if (!console.Bound)
             throw Missing($"{console.Number} reads unbound after the kernel reported success: echo 1 > /sys/class/vtconsole/{console.Number}/bind tries once more");
         Redraw(kernel, limits);

@@ -26,11 +26,31 @@ static class Unloading
             // In use, or with dependants (kernel/module/main.c:try_stop_module); it is as it was.
             catch (KernelRefused refused) when (refused.Errno == Errno.TryAgain)
             {
+                if (TakeConsoleOff(module, kernel, limits))
+                    continue;
                 if (kernel.Uptime >= until)
                     throw new KernelRefused(refused.Call, refused.Errno, $"{refused.Reason}{Who(module, kernel)}");
                 kernel.Pause(_between);
             }
         }
+    }
+
+    /// <summary>
+    /// The text console off the module's frame buffers, where nothing but the console holds the module, as on an old kernel
+    /// (fbcon.c:fbcon_open): a driver that was loaded again in a failed return has taken the terminals by itself. They leave
+    /// with the frame buffers anyway.
+    /// </summary>
+    /// <returns>Whether that was so, and the unload is worth another try at once.</returns>
+    static bool TakeConsoleOff(string module, IKernel kernel, Limits limits)
+    {
+        if (module != "nvidia_drm" || Displays.Consoles(kernel).FirstOrDefault(c => c.Bound && c.IsOnFrameBuffers()) is not { } console)
+            return false;
+        var buffers = Displays.FrameBuffers(kernel);
+        var users = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "").FirstOrDefault(m => m.Name == module)?.Users();
+        if (users != buffers.Length || !buffers.All(f => f.Driver.StartsWith("nvidia", StringComparison.Ordinal)))
+            return false;
+        kernel.Write(Sys.VtConsoles / console.Number / "bind", "0", limits.Write);
+        return !Displays.Consoles(kernel).Any(c => c.Name == console.Name && c.Bound);
     }
 
     /// <summary>Looked for once, when all is lost: whoever came in the middle of a run is in no plan.</summary>

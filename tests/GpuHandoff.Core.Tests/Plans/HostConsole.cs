@@ -55,9 +55,72 @@ public class HostConsole
         desk.Done(Target.Host);
 
         Fbcon(desk).ShouldNotBeNull().ShouldBe(new VtConsole("vtcon2", "(M) frame buffer device", Bound: true));
-        desk.Kernel.Calls.SkipWhile(c => !c.StartsWith("modprobe nvidia_drm")).ShouldContain("write \"1\" /sys/class/vtconsole/vtcon2/bind");
-        desk.Kernel.Redraws.ShouldBe(1, "the visible terminal is drawn anew");
+        desk.Kernel.Calls.SkipWhile(c => !c.StartsWith("modprobe nvidia_drm")).ShouldNotContain(c => c.Contains("vtconsole"), "fbcon binds itself when its frame buffer comes");
         desk.Picture().ShouldBe(before);
+    }
+
+    [Fact]
+    public void A_console_that_something_else_has_detached_meanwhile_is_bound_again_and_drawn()
+    {
+        var desk = new Desk(Hosts.NvidiaConsole());
+        var before = desk.Picture();
+        desk.Done(Target.Vfio);
+        DetachWhenItComes(desk);
+
+        desk.Done(Target.Host);
+
+        desk.Kernel.Calls.SkipWhile(c => !c.StartsWith("modprobe nvidia_drm")).ShouldContain("write \"1\" /sys/class/vtconsole/vtcon1/bind");
+        desk.Kernel.Redraws.ShouldBe(1, "the visible terminal is drawn again");
+        desk.Picture().ShouldBe(before);
+    }
+
+    /// <summary>Another program takes the terminals off fbcon as soon as nvidia_drm has brought it back.</summary>
+    static void DetachWhenItComes(Desk desk) => desk.Kernel.Faults.Before(
+        c => c.StartsWith("modprobe nvidia_uvm"), k => k.Elsewhere(other => other.Write(Sys.VtConsoles / "vtcon1/bind", "0", TimeSpan.FromSeconds(1))));
+
+    // ---- booted in VGA text mode: no system console driver is left ----
+
+    [Theory]
+    [InlineData("nvidia-console-after-vga-text")]
+    [InlineData("nvidia-console-after-vga-text-580")]
+    public void A_console_that_the_kernel_could_not_bind_again_is_not_detached_by_hand(string host)
+    {
+        foreach (var policy in new[] { Policy.Default, _unbind })
+        {
+            var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
+            var before = desk.Picture();
+            var plan = desk.Planned(Target.Vfio, policy: policy);
+            plan.Steps().OfType<DetachConsole>().ShouldBeEmpty();
+            plan.Notes.ShouldContain(n => n.Contains("could not bind it again by hand"));
+            desk.Done(Target.Vfio, policy: policy);
+            desk.Kernel.Describe().ShouldContain("console dummy device");
+            desk.Done(Target.Host, policy: policy);
+            desk.Picture().ShouldBe(before);
+            desk.Memo.ToString().ShouldNotContain("warn");
+        }
+    }
+
+    [Fact]
+    public void An_old_kernels_console_that_holds_the_module_is_detached_even_so_and_comes_back_with_the_driver()
+    {
+        var desk = new Desk(Hosts.NvidiaConsoleAfterVgaText());
+        desk.Kernel.LetFbconHoldModules();
+        var before = desk.Picture();
+        desk.Planned(Target.Vfio).Steps().OfType<DetachConsole>().ShouldHaveSingleItem();
+        desk.Done(Target.Vfio);
+        desk.Done(Target.Host);
+        desk.Picture().ShouldBe(before);
+    }
+
+    [Fact]
+    public void A_console_that_cannot_be_bound_by_hand_is_told_with_what_brings_it_back()
+    {
+        var desk = new Desk(Hosts.NvidiaConsoleAfterVgaText());
+        desk.Done(Target.Vfio);
+        DetachWhenItComes(desk);
+        desk.Done(Target.Host);
+        desk.Memo.ToString().ShouldContain("no system console driver is left");
+        desk.DriverOf("0000:01:00.0").ShouldBe("nvidia");
     }
 
     [Theory]
@@ -264,7 +327,8 @@ public class HostConsole
     {
         var desk = new Desk(Hosts.NvidiaConsole());
         desk.Done(Target.Vfio);
-        desk.Kernel.MakeConsolesDeaf();
+        DetachWhenItComes(desk);
+        desk.Kernel.Faults.Before(c => c.StartsWith("write \"1\" /sys/class/vtconsole"), k => k.MakeConsolesDeaf());
         desk.Run(Target.Host).ShouldBeOfType<Outcome.Done>();
         desk.DriverOf("0000:01:00.0").ShouldBe("nvidia");
         desk.Memo.ToString().ShouldContain("vtcon1 reads unbound after the kernel reported success");
@@ -289,18 +353,25 @@ public class HostConsole
     [InlineData("nvidia-console")]
     [InlineData("nvidia-console-580")]
     [InlineData("nvidia-console-old-kernel")]
+    [InlineData("nvidia-console-after-vga-text")]
+    [InlineData("nvidia-console-after-vga-text-580")]
     [InlineData("nouveau-console")]
     [InlineData("datacenter-console")]
     public void A_rollback_brings_the_console_back(string host)
     {
         foreach (var policy in new[] { Policy.Default, _unbind })
         {
-            var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
-            var before = desk.Picture();
-            desk.Kernel.Faults.Refuse(c => c.Contains("0000:01:00.0\" /sys/bus/pci/drivers/vfio-pci/bind"), Errno.InputOutput);
-            desk.Run(Target.Vfio, "0000:01:00.0", policy).ShouldBeOfType<Outcome.RolledBack>(desk.Memo.ToString());
-            desk.Kernel.Describe().ShouldContain("console frame buffer device");
-            desk.Picture().ShouldBe(before);
+            // Before the driver has let go, when nothing but the console's own step brings it back, and after that.
+            foreach (var refused in new[] { "rmmod nvidia_drm", "nvidia/unbind", "vfio-pci/bind" })
+            {
+                var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
+                var before = desk.Picture();
+                desk.Kernel.Faults.Refuse(c => c.Contains(refused) && (c.Contains("0000:01:00.0\"") || c.StartsWith("rmmod")), Errno.InputOutput);
+                if (desk.Run(Target.Vfio, "0000:01:00.0", policy) is Outcome.Done)
+                    continue;
+                desk.Kernel.Describe().ShouldContain("console frame buffer device");
+                desk.Picture().ShouldBe(before, desk.Memo.ToString());
+            }
         }
     }
 

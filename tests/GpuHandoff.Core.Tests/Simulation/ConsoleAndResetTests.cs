@@ -35,14 +35,31 @@ public class ConsoleAndResetTests
     }
 
     [Fact]
-    public void A_console_detached_by_hand_stays_so_until_it_is_attached_by_hand()
+    public void A_console_detached_by_hand_stays_so_until_it_is_attached_by_hand_or_its_first_frame_buffer_comes_again()
     {
         var kernel = Hosts.NvidiaConsole();
         kernel.Write("/sys/class/vtconsole/vtcon1/bind", "0");
-        kernel.Unload("nvidia_drm");
-        kernel.Load("nvidia_drm");
         kernel.Read("/sys/class/vtconsole/vtcon1/bind").ShouldBe("0");
         kernel.Write("/sys/class/vtconsole/vtcon1/bind", "1");
+        kernel.Read("/sys/class/vtconsole/vtcon1/bind").ShouldBe("1");
+
+        kernel.Write("/sys/class/vtconsole/vtcon1/bind", "0");
+        kernel.Unload("nvidia_drm");
+        kernel.Load("nvidia_drm");
+        kernel.Read("/sys/class/vtconsole/vtcon1/bind").ShouldBe("1");
+    }
+
+    [Fact]
+    public void After_a_boot_in_vga_text_mode_no_console_is_bound_by_hand_but_by_the_next_frame_buffer()
+    {
+        var kernel = Hosts.NvidiaConsoleAfterVgaText();
+        kernel.Read("/sys/class/vtconsole/vtcon0/name").ShouldBe("(M) dummy device");
+        kernel.Write("/sys/class/vtconsole/vtcon1/bind", "0");
+        kernel.Write("/sys/class/vtconsole/vtcon1/bind", "1");
+        kernel.Read("/sys/class/vtconsole/vtcon1/bind").ShouldBe("0");
+
+        kernel.Unload("nvidia_drm");
+        kernel.Load("nvidia_drm");
         kernel.Read("/sys/class/vtconsole/vtcon1/bind").ShouldBe("1");
     }
 

@@ -144,6 +144,7 @@ public sealed class Hand : IDisposable
             string[] answer = request switch
             {
                 ["write", var path, var text] => Plain(RiskyCalls.Write(path, text)),
+                ["write", var path, var text, var empty, .. var counts] => Plain(RiskyCalls.Write(path, text, empty, counts)),
                 ["read", var path] => Plain(RiskyCalls.Read(path)),
                 ["bytes", var path, var count] => Plain(RiskyCalls.ReadBytes(path, int.Parse(count))),
                 ["hold", var path] => Plain(FileLocks.Keep(path, locks)),

@@ -118,29 +118,43 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             ? Node(status)
             : null;
 
-    /// <summary>One system call for each entry, and no text: a busy machine has hundreds of thousands of descriptors.</summary>
-    public IReadOnlyList<NamedNode> NodesIn(SysPath folder)
+    /// <summary>
+    /// One system call for each entry, and no text: a busy machine has hundreds of thousands of descriptors. What is kept is one entry
+    /// for each wanted device, however many descriptors hold it.
+    /// </summary>
+    public IReadOnlyList<OpenDevice> OpenIn(SysPath descriptors, Func<uint, uint, bool> wanted, Looking looking)
     {
-        var handle = Libc.Open(folder.Text, Libc.ReadOnly | Libc.CloseOnExec | Libc.Folder);
+        var handle = Libc.Open(descriptors.Text, Libc.ReadOnly | Libc.CloseOnExec | Libc.Folder);
         if (handle < 0)
             return [];
         try
         {
-            List<NamedNode>? nodes = null;
+            List<OpenDevice>? nodes = null;
+            var info = new SysPath(descriptors.Text + "info");
             Span<byte> buffer = stackalloc byte[8192];
             // A folder that cannot be listed to its end has ended with its process.
-            while (Libc.GetDents(handle, buffer, buffer.Length) is > 0 and var got)
+            while (!looking.IsGivenUp && Libc.GetDents(handle, buffer, buffer.Length) is > 0 and var got)
             {
+                looking.Proceeds();
                 for (var rest = buffer[..(int)got]; rest.Length > 0; rest = rest[BinaryPrimitives.ReadUInt16LittleEndian(rest[Libc.DirentLength..])..])
                 {
                     var name = rest[Libc.DirentName..];
                     if (name[0] == '.'
                         || Libc.StatxName(handle, in name[0], Libc.DoNotSync, Libc.BasicStatus, out var status) != 0
-                        || !status.IsCharacterDevice)
+                        || !status.IsCharacterDevice
+                        || !wanted(status.DeviceMajor, status.DeviceMinor))
                     {
                         continue;
                     }
-                    (nodes ??= []).Add(new((folder / Encoding.UTF8.GetString(name[..name.IndexOf((byte)0)])).Text, Node(status)));
+                    var number = Encoding.UTF8.GetString(name[..name.IndexOf((byte)0)]);
+                    if (!OpenDevice.Holds(ReadInfo(info / number)))
+                        continue;
+                    var node = Node(status);
+                    var known = nodes?.FindIndex(n => n.Node.IsSameDevice(node)) ?? -1;
+                    if (known >= 0)
+                        nodes![known] = nodes[known] with { Count = nodes[known].Count + 1 };
+                    else
+                        (nodes ??= []).Add(new((descriptors / number).Text, node, 1));
                 }
             }
             return nodes ?? [];
@@ -151,10 +165,38 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         }
     }
 
-    public IReadOnlyList<int> Look(int count, Action<int> look) => new Looks(count, look).Make();
+    // Without permission to look at it, it counts as one that holds.
+    string? ReadInfo(SysPath file)
+    {
+        try
+        {
+            return Read(file);
+        }
+        catch (KernelRefused)
+        {
+            return null;
+        }
+    }
 
-    public void Write(SysPath file, string text, TimeSpan budget) =>
-        Ask($"write \"{text.TrimEnd('\n')}\" to {file}", budget, "write", file.Text, text);
+    public bool ReadLines(SysPath file, OfLine line, Looking looking) => Lines.Read(file, line, looking);
+
+    public IReadOnlyList<int> Look(int count, Action<int, Looking> look) => new Looks(count, look).Make();
+
+    public void Write(SysPath file, string text, TimeSpan budget, LastLook? look = null)
+    {
+        var saying = $"write \"{text.TrimEnd('\n')}\" to {file}";
+        string[] request = ["write", file.Text, text];
+        if (look is not null)
+            request = [.. request, look.Empty?.Text ?? "", .. look.Modules.Select(m => $"{m.Module}={m.Users.ToString(CultureInfo.InvariantCulture)}")];
+        try
+        {
+            Ask(saying, budget, request);
+        }
+        catch (KernelRefused refused) when (refused.Errno == RiskyCalls.LastLookFailed)
+        {
+            throw new StillInUse(saying, refused.Reason);
+        }
+    }
 
     public bool CanLoad(string module)
     {

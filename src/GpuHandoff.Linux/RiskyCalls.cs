@@ -1,4 +1,6 @@
+using System.Collections.Immutable;
 using System.Diagnostics;
+using System.Globalization;
 using System.Text;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
@@ -12,6 +14,7 @@ static class RiskyCalls
     const int LongestComplaint = 4000;
 
     static readonly (int Errno, string Reason, string? Text) Done = (0, "", null);
+    static readonly LinuxKernel _looking = new(hand: null);
 
     public static (int Errno, string Reason, string? Text) Read(string path)
     {
@@ -43,7 +46,25 @@ static class RiskyCalls
         }
     }
 
-    public static (int Errno, string Reason, string? Text) Write(string path, string text)
+    /// <summary>No errno of the kernel's: what had to hold right before the write did not hold.</summary>
+    public const int LastLookFailed = -1;
+
+    /// <summary>Writes where a last look allows it: the file is open by then, so that nothing but write(2) is left to do after it.</summary>
+    /// <param name="empty">The folder that must have no entries; empty: none.</param>
+    /// <param name="counts">Modules with the users that they must show: <c>nvidia=0</c>.</param>
+    public static (int Errno, string Reason, string? Text) Write(string path, string text, string empty, IReadOnlyList<string> counts)
+    {
+        var modules = ImmutableArray.CreateBuilder<ModuleUsers>();
+        foreach (var count in counts)
+        {
+            if (count.Split('=') is not [{ Length: > 0 } module, var number] || !int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out var users))
+                return (Errno.Invalid, $"\"{count}\" is no module with its users", null);
+            modules.Add(new(module, users));
+        }
+        return Write(path, text, new LastLook(empty.Length > 0 ? new(empty) : null, modules.ToImmutable()));
+    }
+
+    public static (int Errno, string Reason, string? Text) Write(string path, string text, LastLook? look = null)
     {
         var file = Libc.Open(path, Libc.WriteOnly | Libc.CloseOnExec);
         if (file < 0)
@@ -51,6 +72,8 @@ static class RiskyCalls
         try
         {
             var bytes = Encoding.UTF8.GetBytes(text);
+            if (look?.WhyNot(_looking) is { } use)
+                return (LastLookFailed, use, null);
             var written = Libc.Write(file, bytes, bytes.Length);
             return written < 0 ? Failed()
                 : written == bytes.Length ? Done

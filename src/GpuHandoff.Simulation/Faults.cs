@@ -8,6 +8,7 @@ public sealed class Faults
 {
     readonly List<(Func<int, string, bool> When, bool Once, Fault Fault)> faults = [];
     readonly List<(Func<int, string, bool> When, bool Once, Action<SimulatedKernel> Do)> meanwhile = [];
+    readonly List<(Func<int, string, bool> When, Action<SimulatedKernel> Do)> whileLooking = [];
 
     /// <summary>The n-th call is refused: nothing changes, the caller gets the errno.</summary>
     public Faults Refuse(int call, int errno) => At(call, new(FaultKind.Refuse, errno));
@@ -48,10 +49,36 @@ public sealed class Faults
         return this;
     }
 
+    /// <summary>Something happens just before the n-th look of all, once.</summary>
+    public Faults BeforeLook(int look, Action<SimulatedKernel> act)
+    {
+        whileLooking.Add(((number, _) => number == look, act));
+        return this;
+    }
+
+    /// <summary>The same just before the first look at such a path.</summary>
+    public Faults BeforeLook(Func<string, bool> path, Action<SimulatedKernel> act)
+    {
+        whileLooking.Add(((_, at) => path(at), act));
+        return this;
+    }
+
     public void Clear()
     {
         faults.Clear();
         meanwhile.Clear();
+        whileLooking.Clear();
+    }
+
+    internal void MeanwhileLooking(int number, string path, SimulatedKernel kernel)
+    {
+        if (whileLooking.Count == 0)
+            return;
+        foreach (var entry in whileLooking.Where(entry => entry.When(number, path)).ToList())
+        {
+            whileLooking.Remove(entry);
+            kernel.Unseen(() => entry.Do(kernel));
+        }
     }
 
     internal void Meanwhile(int number, string call, SimulatedKernel kernel)

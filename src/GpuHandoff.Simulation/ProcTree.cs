@@ -133,8 +133,8 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("cmdline", Text(() => string.Concat(process.CommandLine.Select(word => word + "\0")))),
         ("comm", Text(() => process.Name)),
         ("environ", Text(() => string.Concat(process.Environment.Select(entry => entry + "\0")))),
-        ("fd", Dir(() => process.Open.Where(file => !file.IsOnlyMapped)
-            .Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))))),
+        ("fd", Descriptors(process, static file => file.Thread is null)),
+        ("fdinfo", DescriptorInfo(process, static file => file.Thread is null)),
         ("map_files", Dir(() => Mappings(process).Select(mapped => (mapped.Range, (Entry)new HeldFile(mapped.Path, mapped.Node))))),
         ("maps", Text(() => Lines(Mappings(process).Select(mapped => $"{mapped.Range} rw-s 00000000 {mapped.File,-26} {mapped.Path}")
             .Append("7ffd5c1e3000-7ffd5c204000 rw-p 00000000 00:00 0                          [stack]")))),
@@ -144,12 +144,24 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("task", Dir(() => process.Threads.Select(thread => (thread.Id.ToString(), (Entry)Dir(() =>
         [
             ("comm", Text(() => thread.Name)),
+            // A thread has the process's table, or one of its own.
+            ("fd", Descriptors(process, file => file.Thread is null || file.Thread == thread.Id)),
+            ("fdinfo", DescriptorInfo(process, file => file.Thread is null || file.Thread == thread.Id)),
             // fs/proc/array.c:task_cpus_allowed
             ("status", Text(() => $"Name:\t{thread.Name}\nCpus_allowed_list:\t{CpuList.Say(thread.Processors ?? kernel.OnlineProcessors)}\nMems_allowed_list:\t0")),
         ]))))),
         ("status", Text(() => process.HasNoStatus ? null : $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}"
             + $"\nGid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];
+
+    static Folder Descriptors(SimulatedProcess process, Func<OpenNode, bool> has) => Dir(() => process.Open
+        .Where(file => has(file) && file is { IsOnlyMapped: false, IsInFlight: false })
+        .Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))));
+
+    /// <summary>fs/proc/fd.c:seq_show: the flags in octal; O_PATH is 010000000.</summary>
+    static Folder DescriptorInfo(SimulatedProcess process, Func<OpenNode, bool> has) => Dir(() => process.Open
+        .Where(file => has(file) && file is { IsOnlyMapped: false, IsInFlight: false })
+        .Select(file => (file.Number.ToString(), (Entry)Text(() => $"pos:\t0\nflags:\t{(file.IsOnlyAPath ? "012000000" : "02100002")}\nmnt_id:\t26\nino:\t{430 + file.Number}"))));
 
     /// <summary>fs/proc/task_mmu.c:show_map_vma: the device there is the file system's, not the node's.</summary>
     static IEnumerable<(string Range, string File, string Path, DeviceNode? Node)> Mappings(SimulatedProcess process) =>

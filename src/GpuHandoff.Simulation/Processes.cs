@@ -64,11 +64,11 @@ public sealed class SimulatedProcess
     /// <summary>It is in a call that cannot be interrupted (state D).</summary>
     public bool IsUninterruptible { get; set; }
 
-    internal OpenNode Add(string path, DeviceNode? node, Action release)
+    internal OpenNode Add(string path, DeviceNode? node, Action release, bool onlyAPath = false)
     {
         // 0, 1 and 2 are its standard files.
         var number = Enumerable.Range(3, 1024).First(free => open.TrueForAll(file => file.Number != free));
-        var file = new OpenNode(number, path, node, release);
+        var file = new OpenNode(number, path, node, release) { IsOnlyAPath = onlyAPath };
         file.Closed += () => open.Remove(file);
         open.Add(file);
         return file;
@@ -104,6 +104,24 @@ public sealed class OpenNode : IDisposable
     public string Path { get; }
 
     public DeviceNode? Node { get; }
+
+    /// <summary>Opened with O_PATH: a descriptor that holds nothing.</summary>
+    public bool IsOnlyAPath { get; internal init; }
+
+    /// <summary>The thread that has it in a descriptor table of its own (clone without CLONE_FILES); null: the process's table has it.</summary>
+    public int? Thread { get; private set; }
+
+    /// <summary>The descriptor moves into the table of one thread, and leaves the process's.</summary>
+    public void KeepInThread(SimulatedThread thread)
+    {
+        ArgumentNullException.ThrowIfNull(thread);
+        Thread = thread.Id;
+    }
+
+    /// <summary>The descriptor is in no table: on its way through a socket, or kept by io_uring.</summary>
+    public bool IsInFlight { get; private set; }
+
+    public void PutInFlight() => IsInFlight = true;
 
     /// <summary>The descriptor is closed, and a mapping keeps the file open (mm/mmap.c: vm_file).</summary>
     public bool IsOnlyMapped { get; private set; }

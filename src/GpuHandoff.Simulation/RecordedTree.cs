@@ -66,7 +66,7 @@ public sealed class RecordedTree : IKernel
 
     public void Pause(TimeSpan time) => paused += time;
 
-    public void Write(SysPath file, string text, TimeSpan budget) =>
+    public void Write(SysPath file, string text, TimeSpan budget, LastLook? look = null) =>
         throw ReadOnly($"write \"{text.Replace("\n", "\\n")}\" to {file}");
 
     public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>

@@ -9,3 +9,6 @@ sealed class Refusal(int errno, string? reason = null) : Exception(reason ?? $"e
 
 /// <summary>A model could not finish within the caller's budget.</summary>
 sealed class NoAnswer : Exception;
+
+/// <summary>The last look before a write shows a user: the write is not made.</summary>
+sealed class InUse(string what) : Exception(what);

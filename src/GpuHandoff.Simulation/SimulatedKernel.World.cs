@@ -47,6 +47,14 @@ public sealed partial class SimulatedKernel
         }
     }
 
+    /// <summary>open(2) with O_PATH, which needs no permission on the node and calls no driver (fs/open.c:do_dentry_open).</summary>
+    public OpenNode OpenPathOnly(string path, SimulatedProcess process)
+    {
+        ArgumentNullException.ThrowIfNull(process);
+        var node = Nodes.Find(path) ?? throw new KernelRefused($"open {path}", Errno.NoEntry, Errno.Say(Errno.NoEntry));
+        return process.Add(path, node, static () => { }, onlyAPath: true);
+    }
+
     /// <summary>A CUDA program registers a GPU through its open /dev/nvidia-uvm: a usage count that no node shows.</summary>
     public void RegisterWithUvm(OpenNode uvm, PciAddress gpu)
     {
@@ -327,6 +335,21 @@ public sealed partial class SimulatedKernel
     /// <summary>Nobody but root sees addresses in /proc/iomem.</summary>
     public bool HidesMemory { get; set; }
 
+    /// <summary>What others do and look at is neither numbered nor disturbed.</summary>
+    internal void Unseen(Action act)
+    {
+        var was = quiet;
+        quiet = true;
+        try
+        {
+            act();
+        }
+        finally
+        {
+            quiet = was;
+        }
+    }
+
     /// <summary>Somebody else's modprobe, rmmod or write: not numbered, not among <see cref="Calls"/>.</summary>
     public void Elsewhere(Action<IKernel> act)
     {
@@ -357,7 +380,7 @@ public sealed partial class SimulatedKernel
         public FileStatus? StatusOf(SysPath path) => kernel.StatusOf(path);
         public bool CanLoad(string module) => kernel.CanLoad(module);
         public void Pause(TimeSpan time) => kernel.Pause(time);
-        public void Write(SysPath file, string text, TimeSpan budget) => Quietly(() => kernel.Write(file, text, budget));
+        public void Write(SysPath file, string text, TimeSpan budget, LastLook? look = null) => Quietly(() => kernel.Write(file, text, budget, look));
         public void UnloadModule(string module, TimeSpan budget) => Quietly(() => kernel.UnloadModule(module, budget));
         public void MakeNode(SysPath path, DeviceNode node) => Quietly(() => kernel.MakeNode(path, node));
         public void RemoveNode(SysPath path) => Quietly(() => kernel.RemoveNode(path));
@@ -383,18 +406,6 @@ public sealed partial class SimulatedKernel
         public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>
             Quietly(() => kernel.LoadModule(module, parameters, budget));
 
-        void Quietly(Action act)
-        {
-            var was = kernel.quiet;
-            kernel.quiet = true;
-            try
-            {
-                act();
-            }
-            finally
-            {
-                kernel.quiet = was;
-            }
-        }
+        void Quietly(Action act) => kernel.Unseen(act);
     }
 }

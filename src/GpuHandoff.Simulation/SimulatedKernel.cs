@@ -151,7 +151,23 @@ public sealed partial class SimulatedKernel : IKernel
 
     // ---- reading ----
 
-    public string? Read(SysPath file) => tree.Find(file.Text) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
+    /// <summary>How many looks were made so far; <see cref="Faults"/> names one by its number, from 1.</summary>
+    public int Looks { get; private set; }
+
+    /// <summary>Something may happen right before any look: what was seen by an earlier one is old by then.</summary>
+    void Looked(SysPath at)
+    {
+        if (!quiet)
+            Faults.MeanwhileLooking(++Looks, at.Text, this);
+    }
+
+    Entry? Find(SysPath path, bool follow = true)
+    {
+        Looked(path);
+        return tree.Find(path.Text, follow);
+    }
+
+    public string? Read(SysPath file) => Find(file) is TextFile text ? text.Read()?.TrimEnd('\n') : null;
 
     public string? ReadSlow(SysPath file, TimeSpan budget)
     {
@@ -169,24 +185,24 @@ public sealed partial class SimulatedKernel : IKernel
             : Read(file);
     }
 
-    public byte[]? ReadBytes(SysPath file, int count) => (tree.Find(file.Text) as TextFile)?.First(count);
+    public byte[]? ReadBytes(SysPath file, int count) => (Find(file) as TextFile)?.First(count);
 
-    public IReadOnlyList<string> List(SysPath folder) => tree.Find(folder.Text) is Folder found
+    public IReadOnlyList<string> List(SysPath folder) => Find(folder) is Folder found
         ? [.. found.Children().Select(child => child.Name).Order(StringComparer.Ordinal)]
         : [];
 
-    public string? Link(SysPath link) => tree.Find(link.Text, follow: false) switch
+    public string? Link(SysPath link) => Find(link, follow: false) switch
     {
         LinkTo found => found.Target,
         HeldFile held => held.Target,
         _ => null,
     };
 
-    public bool Exists(SysPath path) => tree.Find(path.Text, follow: false) is not null;
+    public bool Exists(SysPath path) => Find(path, follow: false) is not null;
 
-    public FileIdentity? IdentityOf(SysPath path) => tree.Find(path.Text) is FileOnDisk file ? file.Identity : null;
+    public FileIdentity? IdentityOf(SysPath path) => Find(path) is FileOnDisk file ? file.Identity : null;
 
-    public DeviceNode? NodeAt(SysPath path) => tree.Find(path.Text) switch
+    public DeviceNode? NodeAt(SysPath path) => Find(path) switch
     {
         NodeFile file => file.Node,
         HeldFile held => held.Node,
@@ -197,11 +213,14 @@ public sealed partial class SimulatedKernel : IKernel
 
     // ---- changing ----
 
-    public void Write(SysPath file, string text, TimeSpan budget)
+    public void Write(SysPath file, string text, TimeSpan budget, LastLook? look = null)
     {
         var shown = text.Replace("\n", "\\n");
         Change($"write \"{shown}\" {file}", $"write \"{shown}\" to {file}", budget, StuckBy(file, text), () =>
         {
+            // In the same request as the write: what comes after this comes after the write.
+            if (look?.WhyNot(this) is { } use)
+                throw new InUse(use);
             switch (tree.Find(file.Text))
             {
                 case TextFile { Write: { } write }:
@@ -370,6 +389,10 @@ public sealed partial class SimulatedKernel : IKernel
             catch (Refusal refusal)
             {
                 throw new KernelRefused(said, refusal.Errno, refusal.Reason ?? Say(refusal.Errno));
+            }
+            catch (InUse use)
+            {
+                throw new StillInUse(said, use.Message);
             }
             catch (NoAnswer)
             {

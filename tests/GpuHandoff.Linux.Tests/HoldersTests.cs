@@ -61,23 +61,169 @@ public class HoldersTests
     }
 
     [Fact]
-    public void The_devices_of_a_folder_are_those_that_are_found_one_by_one()
+    public void The_devices_of_a_table_are_those_that_are_found_one_by_one_each_with_its_descriptors()
     {
         using var open = File.OpenHandle("/dev/full");
-        var folder = new SysPath("/proc/self/fd");
-        var nodes = _kernel.NodesIn(folder);
-        nodes.ShouldContain(n => n.Node.IsSameDevice(_kernel.NodeAt(new("/dev/full"))!));
-        foreach (var (path, node) in nodes)
+        using var again = File.OpenHandle("/dev/full");
+        var nodes = _kernel.OpenIn(new("/proc/self/fd"), (_, _) => true, Looking.Alone);
+        foreach (var (path, node, _) in nodes)
             _kernel.NodeAt(new(path)).ShouldBe(node);
-        _kernel.NodesIn(new("/proc/self/nosuch")).ShouldBeEmpty();
-        _kernel.NodesIn(new("/proc/self/comm")).ShouldBeEmpty();
+        var full = _kernel.NodeAt(new("/dev/full"))!;
+        nodes.Where(n => n.Node.IsSameDevice(full)).ShouldHaveSingleItem().Count.ShouldBe(2);
+        _kernel.OpenIn(new("/proc/self/fd"), (major, minor) => (major, minor) != (full.Major, full.Minor), Looking.Alone)
+            .ShouldNotContain(n => n.Node.IsSameDevice(full));
+        _kernel.OpenIn(new("/proc/self/nosuch"), (_, _) => true, Looking.Alone).ShouldBeEmpty();
+        _kernel.OpenIn(new("/proc/self/comm"), (_, _) => true, Looking.Alone).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void A_descriptor_that_was_opened_with_o_path_holds_nothing()
+    {
+        var path = OpenFile("/dev/full", OnlyAPath);
+        path.ShouldBeGreaterThan(2);
+        try
+        {
+            Ourselves("/dev/full").ShouldBeNull();
+            using var open = File.OpenHandle("/dev/full");
+            Ourselves("/dev/full").ShouldNotBeNull("a real one beside it counts");
+        }
+        finally
+        {
+            CloseFile(path).ShouldBe(0);
+        }
+    }
+
+    [Fact]
+    public void A_descriptor_in_a_threads_own_table_is_found_where_a_count_is_not_explained()
+    {
+        using var opened = new ManualResetEventSlim();
+        using var seen = new ManualResetEventSlim();
+        var thread = new Thread(() =>
+        {
+            Unshare(OwnFiles).ShouldBe(0);
+            var file = OpenFile("/dev/full", 0);
+            opened.Set();
+            seen.Wait();
+            _ = CloseFile(file);
+        });
+        thread.Start();
+        opened.Wait();
+        try
+        {
+            _kernel.OpenIn(new("/proc/self/fd"), (major, minor) => (major, minor) == (1, 7), Looking.Alone).ShouldBeEmpty();
+            Ourselves("/dev/full").ShouldNotBeNull();
+        }
+        finally
+        {
+            seen.Set();
+            thread.Join();
+        }
+    }
+
+    [Theory]
+    [InlineData("pos:\t0\nflags:\t02100002\nmnt_id:\t26\n", true)]
+    [InlineData("pos:\t0\nflags:\t012000000\nmnt_id:\t26\n", false)]
+    [InlineData("pos:\t0\nflags:\t010000000", false)]
+    [InlineData("flags:\tx", true)]
+    [InlineData("pos:\t0", true)]
+    [InlineData(null, true)]
+    public void Whether_a_descriptor_holds_its_file_is_in_its_flags_and_in_doubt_it_does(string? info, bool holds) =>
+        OpenDevice.Holds(info).ShouldBe(holds);
+
+    [Fact]
+    public void A_file_is_read_by_its_lines_however_they_lie_on_the_pieces()
+    {
+        var file = Path.GetTempFileName();
+        try
+        {
+            var lines = Enumerable.Range(0, 3000).Select(i => new string((char)('a' + i % 26), i * 7 % 400)).ToList();
+            File.WriteAllText(file, string.Concat(lines.Select(l => l + "\n")));
+            var read = new List<string>();
+            _kernel.ReadLines(new(file), line => read.Add(line.ToString()), Looking.Alone).ShouldBeTrue();
+            read.ShouldBe(lines);
+            _kernel.ReadLines(new(file + ".no"), _ => throw new InvalidOperationException(), Looking.Alone).ShouldBeTrue();
+        }
+        finally
+        {
+            File.Delete(file);
+        }
+    }
+
+    [Fact]
+    public void A_reader_that_is_given_up_stops_and_what_it_read_is_not_whole()
+    {
+        var (lines, looking) = (0, new GivenUpSoon());
+        _kernel.ReadLines(new("/proc/kallsyms"), _ => lines++, looking).ShouldBeFalse();
+        var all = 0;
+        _kernel.ReadLines(new("/proc/kallsyms"), _ => all++, Looking.Alone);
+        lines.ShouldBeLessThan(all);
+    }
+
+    sealed class GivenUpSoon : Looking
+    {
+        int _pieces;
+
+        public override bool IsGivenUp => _pieces >= 2;
+
+        public override void Proceeds() => _pieces++;
+    }
+
+    [Fact]
+    public void A_look_that_goes_on_is_waited_for_beyond_the_patience_with_one_that_does_not()
+    {
+        var done = false;
+        _kernel.Look(1, (_, looking) =>
+        {
+            for (var i = 0; i < 20; i++)
+            {
+                Thread.Sleep(50);
+                looking.Proceeds();
+            }
+            done = true;
+        }).ShouldBeEmpty();
+        done.ShouldBeTrue();
+    }
+
+    [Fact]
+    public void The_memory_of_a_search_is_bounded_whatever_a_process_has_open_and_mapped()
+    {
+        const int descriptors = 5_000;
+        const int mappings = 30_000;
+        var files = new List<SafeFileHandle>();
+        var maps = new List<nint>();
+        try
+        {
+            for (var i = 0; i < descriptors; i++)
+                files.Add(File.OpenHandle("/dev/full"));
+            // Every second page of one file, so that the kernel cannot join them.
+            using var zero = File.OpenHandle("/dev/zero");
+            for (var i = 0; i < mappings && Map(0, MappedLength, i % 2 == 0 ? ReadOnly : 0, Private, zero, 0) is > 0 and var at; i++)
+                maps.Add(at);
+            maps.Count.ShouldBeGreaterThan(mappings / 2);
+            Ourselves("/dev/full").ShouldNotBeNull();
+            var before = GC.GetTotalAllocatedBytes(precise: true);
+            Ourselves("/dev/full").ShouldNotBeNull();
+            var allocated = GC.GetTotalAllocatedBytes(precise: true) - before;
+            // As a whole the text of the mappings alone would be 3 MB, and again as a string of twice the size; one object for each
+            // descriptor would be as much. What grows with the descriptors is their numbers and flags, read and dropped one by one.
+            GC.Collect();
+            var held = GC.GetTotalMemory(forceFullCollection: true);
+            Ourselves("/dev/full").ShouldNotBeNull();
+            (GC.GetTotalMemory(forceFullCollection: true) - held).ShouldBeLessThan(2_000_000);
+            allocated.ShouldBeLessThan(descriptors * 4_000L);
+        }
+        finally
+        {
+            files.ForEach(f => f.Dispose());
+            maps.ForEach(m => Unmap(m, MappedLength).ShouldBe(0));
+        }
     }
 
     [Fact]
     public void Every_look_is_made_once()
     {
         var made = new int[1000];
-        _kernel.Look(made.Length, i => Interlocked.Increment(ref made[i])).ShouldBeEmpty();
+        _kernel.Look(made.Length, (i, _) => Interlocked.Increment(ref made[i])).ShouldBeEmpty();
         made.ShouldAllBe(times => times == 1);
     }
 
@@ -87,7 +233,7 @@ public class HoldersTests
         using var never = new ManualResetEventSlim();
         var made = new int[100];
         var began = _kernel.Uptime;
-        _kernel.Look(made.Length, i =>
+        _kernel.Look(made.Length, (i, _) =>
         {
             if (i is 7 or 60)
                 never.Wait();
@@ -102,13 +248,13 @@ public class HoldersTests
     public void Where_very_many_looks_do_not_end_the_rest_is_given_up()
     {
         using var never = new ManualResetEventSlim();
-        _kernel.Look(100, _ => never.Wait()).Order().ShouldBe(Enumerable.Range(0, 100));
+        _kernel.Look(100, (_, _) => never.Wait()).Order().ShouldBe(Enumerable.Range(0, 100));
         never.Set();
     }
 
     [Fact]
     public void What_a_look_is_refused_the_caller_hears() => Should.Throw<KernelRefused>(() =>
-        _kernel.Look(10, i => throw new KernelRefused($"look {i}", Errno.InputOutput, "no"))).Errno.ShouldBe(Errno.InputOutput);
+        _kernel.Look(10, (i, _) => throw new KernelRefused($"look {i}", Errno.InputOutput, "no"))).Errno.ShouldBe(Errno.InputOutput);
 
     [Fact]
     public void A_process_that_is_closed_to_us_is_no_error()
@@ -116,6 +262,18 @@ public class HoldersTests
         foreach (var name in _kernel.List(Sys.Proc).Where(name => int.TryParse(name, out _)))
             Should.NotThrow(() => _kernel.Read(Sys.Proc / name / "maps"));
     }
+
+    const int OnlyAPath = 0x200000;
+    const int OwnFiles = 0x400;
+
+    [DllImport("libc", EntryPoint = "open", CharSet = CharSet.Ansi)]
+    static extern int OpenFile([MarshalAs(UnmanagedType.LPUTF8Str)] string path, int flags);
+
+    [DllImport("libc", EntryPoint = "close")]
+    static extern int CloseFile(int file);
+
+    [DllImport("libc", EntryPoint = "unshare")]
+    static extern int Unshare(int flags);
 
     const nint MappedLength = 4096;
     const int ReadOnly = 1;

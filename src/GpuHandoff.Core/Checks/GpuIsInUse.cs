@@ -59,7 +59,11 @@ static class GpuIsInUse
     static IEnumerable<Finding> NodesInUse(Question q, string hint)
     {
         var users = UsersOf(q, q.Gpu.Display().Nodes);
-        return users is [] ? [] : [InUse(q, Lines(users), HintFor(q, users, hint))];
+        if (users is not [])
+            return [InUse(q, Lines(users), HintFor(q, users, hint))];
+        return q.Machine.Hidden.FirstOrDefault(h => h.Driver == q.Gpu.Display().Owner.Driver) is { } use
+            ? [InUse(q, [use.ToString(), .. NotSeen(q, users)], "end the programs that draw or compute on it and try again")]
+            : [];
     }
 
     static Finding InUse(Question q, ImmutableArray<string> evidence, string hint) =>

@@ -41,27 +41,47 @@ public interface IKernel
     /// <summary>The character device behind a path, links followed; null where there is none.</summary>
     DeviceNode? NodeAt(SysPath path);
 
-    /// <summary>The character devices that the entries of a folder lead to, under the entries' own paths.</summary>
-    /// <remarks>For /proc/PID/fd: a busy machine has hundreds of thousands of entries there, and nearly none is a device.</remarks>
-    IReadOnlyList<NamedNode> NodesIn(SysPath folder) =>
-    [
-        .. from name in List(folder)
-           let node = NodeAt(folder / name)
-           where node is not null
-           select new NamedNode((folder / name).Text, node),
-    ];
+    /// <summary>
+    /// The wanted character devices that a table of descriptors (/proc/PID/fd, /proc/PID/task/TID/fd) holds open, each once. One
+    /// that was opened with O_PATH holds nothing and does not count.
+    /// </summary>
+    /// <param name="wanted">Asked with major and minor; a busy process has 100,000 descriptors, and nearly none is a wanted device.</param>
+    /// <param name="looking">Is told of the progress, and ends the look where it was given up.</param>
+    IReadOnlyList<OpenDevice> OpenIn(SysPath descriptors, Func<uint, uint, bool> wanted, Looking looking)
+    {
+        var info = new SysPath(descriptors.Text + "info");
+        return
+        [
+            .. from name in List(descriptors)
+               let node = NodeAt(descriptors / name)
+               where node is not null && wanted(node.Major, node.Minor) && OpenDevice.Holds(Read(info / name))
+               group (name, node) by (node.Major, node.Minor) into same
+               select new OpenDevice((descriptors / same.First().name).Text, same.First().node, same.Count()),
+        ];
+    }
+
+    /// <summary>Reads a file line by line, without ever holding all of it: /proc/PID/maps of one process can have 100 MB.</summary>
+    /// <returns>Whether it was read to its end; a file that is not there counts as an empty one.</returns>
+    bool ReadLines(SysPath file, OfLine line, Looking looking)
+    {
+        var text = (Read(file) ?? "").AsSpan();
+        foreach (var range in text.Split('\n'))
+            line(text[range]);
+        return true;
+    }
 
     /// <summary>Makes looks that only read, and do not depend on each other: several at a time, where that is quicker.</summary>
     /// <returns>Those that were given up, because the kernel did not answer.</returns>
-    IReadOnlyList<int> Look(int count, Action<int> look)
+    IReadOnlyList<int> Look(int count, Action<int, Looking> look)
     {
         for (var i = 0; i < count; i++)
-            look(i);
+            look(i, Looking.Alone);
         return [];
     }
 
     /// <summary>Writes <paramref name="text"/> with a single write(2), as sysfs wants it.</summary>
-    void Write(SysPath file, string text, TimeSpan budget);
+    /// <param name="look">What must hold right before it; where it does not, <see cref="StillInUse"/> is thrown and nothing is written.</param>
+    void Write(SysPath file, string text, TimeSpan budget, LastLook? look = null);
 
     /// <summary>Whether modprobe would find a module by this name or alias. Loads nothing.</summary>
     bool CanLoad(string module);
@@ -140,3 +160,6 @@ public interface IKernel
     /// <summary>Time since boot (CLOCK_BOOTTIME).</summary>
     TimeSpan Uptime { get; }
 }
+
+/// <summary>Takes one line of a file, without its newline.</summary>
+public delegate void OfLine(ReadOnlySpan<char> line);

@@ -1,7 +1,7 @@
 namespace GpuHandoff.Kernel;
 
 /// <summary>The kernel said no, and said why: an errno where a system call was refused, 0 where a program failed.</summary>
-public sealed class KernelRefused(string call, int errno, string reason) : Exception($"{call}: {reason}")
+public class KernelRefused(string call, int errno, string reason) : Exception($"{call}: {reason}")
 {
     /// <summary>What was asked, in words: <c>write "0000:01:00.0" to /sys/bus/pci/drivers/nvidia/bind</c>.</summary>
     public string Call { get; } = call;

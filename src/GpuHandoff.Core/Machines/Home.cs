@@ -58,6 +58,10 @@ public sealed record Home(
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Uuid { get; init; }
 
+    /// <summary>N of its /dev/nvidiaN while nvidia had it; null: it was on another driver, or an older version wrote the record.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public int? Minor { get; init; }
+
     /// <summary>The host's text console, where it was on this card. New in version 3.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public ConsoleHome? Console { get; init; }

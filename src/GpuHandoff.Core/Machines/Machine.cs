@@ -58,6 +58,10 @@ public sealed record Machine(string BootId, string Release)
     /// </summary>
     public string? DisplayManager { get; init; }
 
+    /// <summary>Drivers of functions, other than nvidia and vfio-pci, whose modules have more users than processes show.</summary>
+    [JsonIgnore]
+    public ImmutableArray<HiddenUse> Hidden { get; init; } = [];
+
     /// <summary>What tells the host's units that a card is theirs. Only looked for where the template is installed.</summary>
     public ImmutableArray<HostTarget> HostTargets { get; init; } = [];
 

@@ -138,7 +138,10 @@ public static partial class Planner
         var nodes = homes.SelectMany(h => h.Nodes).DistinctBy(n => n.Path)
             // A node of a module that stays away would lead nowhere.
             .Where(n => !phases.IsEmpty() || !n.Path.StartsWith("/dev/nvidia-uvm", StringComparison.Ordinal) || machine.Module("nvidia_uvm").IsThere())
-            .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty()))).ToImmutableArray();
+            .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty())))
+            // That of another GPU that is still away went with it, and comes back with it.
+            .Where(n => !machine.Homes.Any(h => h.Minor is { } minor && n.Path == $"/dev/nvidia{minor}" && goal.Gpus.All(g => g.Address != h.Gpu)
+                && machine.Gpus.Any(g => g.Address == h.Gpu && g.Display().Owner.Driver != "nvidia"))).ToImmutableArray();
         if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
             phases.Add("nodes", new MakeNodes(nodes));
 

@@ -37,6 +37,7 @@ public static partial class Planner
             Console = TextConsole.HomeOf(machine, gpu, goal.Gpus) ?? kept?.Console,
             // Nobody can ask a card for it that NVIDIA's driver does not have, and the policy may go by it.
             Uuid = gpu.Uuid ?? kept?.Uuid,
+            Minor = gpu.Minor ?? kept?.Minor,
         };
         return kept is not null && Same(kept, home) ? null : home;
     }
@@ -58,6 +59,6 @@ public static partial class Planner
     // Records hold arrays, whose equality is that of references.
     static bool Same(Home a, Home b) => a.BootId == b.BootId && a.Functions.SequenceEqual(b.Functions)
         && a.Modules.Select(m => m.Name).SequenceEqual(b.Modules.Select(m => m.Name)) && a.Nodes.SequenceEqual(b.Nodes)
-        && a.Stopped.SequenceEqual(b.Stopped) && a.Uuid == b.Uuid
+        && a.Stopped.SequenceEqual(b.Stopped) && a.Uuid == b.Uuid && a.Minor == b.Minor
         && (b.Console is null ? a.Console is null : b.Console.IsSameAs(a.Console));
 }

@@ -74,6 +74,13 @@ public static partial class Planner
             {
                 if (machine.HasNvidiaSmi)
                     phases.Add("release", new Drain(function.Address, On: true));
+                // Who comes now finds no node: a first open that is on its way is all that the last look still has to see. After the
+                // drain, because NVIDIA's programs make missing nodes again (nvidia-modprobe-utils.c:nvidia_mknod).
+                if (goal.Gpus.FirstOrDefault(g => g.Address == function.Address)?.Minor is { } minor
+                    && machine.Nodes.FirstOrDefault(n => n.Path == $"/dev/nvidia{minor}") is { } node)
+                {
+                    phases.Add("release", new RemoveNodes([node]));
+                }
                 phases.Add("release", new AwaitIdle(function.Address));
                 Lend(phases, function, function.Owner, goal, policy);
             }

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Globalization;
 using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
@@ -206,6 +207,16 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         || (finding.Code == GpuIsLent.Check.Code && machine.Loans.Any(l => errand.Gpus.Contains(l.Lease.Gpu) && l.Tenancy == Tenancy.InMotion
             && !(errand.IsForAStart() && Lending.IsStarting(l)) && !(l.Lease.ExpectedBack?.Until > kernel.Uptime)));
 
-    static bool ChangesModules(Plan plan) =>
-        plan.Steps().Any(s => s is LoadModule or UnloadModule or LoadDriver or UnloadDriver or RemoveNodes or MakeNodes);
+    static bool ChangesModules(Plan plan) => plan.Steps().Any(s => s switch
+    {
+        LoadModule or UnloadModule or LoadDriver or UnloadDriver => true,
+        // A GPU's own node is its own business; /dev/nvidiactl and the like belong to all of them.
+        RemoveNodes { Nodes: var nodes } => !nodes.All(IsOfOneGpu),
+        MakeNodes { Nodes: var nodes } => !nodes.All(IsOfOneGpu),
+        _ => false,
+    });
+
+    // /dev/nvidia0
+    static bool IsOfOneGpu(NamedNode node) => node.Path.StartsWith("/dev/nvidia", StringComparison.Ordinal)
+        && int.TryParse(node.Path.AsSpan("/dev/nvidia".Length), NumberStyles.None, CultureInfo.InvariantCulture, out _);
 }

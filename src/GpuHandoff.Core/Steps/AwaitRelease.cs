@@ -55,6 +55,6 @@ public sealed record AwaitRelease(ImmutableArray<string> Modules, ImmutableArray
         var files = Sys.Proc / user.Pid.ToString(CultureInfo.InvariantCulture) / "fd";
         return ProcessStat.Lives(user.Pid, user.Started, kernel)
             // A mapping goes with its process.
-            && (user.Mapped || kernel.NodesIn(files).Any(n => n.Node.IsSameDevice(user.Node)));
+            && (user.Mapped || kernel.OpenIn(files, (major, minor) => (major, minor) == (user.Node.Major, user.Node.Minor), Looking.Alone).Count > 0);
     }
 }

@@ -36,13 +36,43 @@ static class Binding
         // waited for here as well: a poller may have come since the step that waited.
         if (driver == "nvidia")
             AwaitIdle.Await(function, $"unbind {function} from nvidia", kernel);
-        // An unbind waits in the kernel for whoever has a node open, and the survey may be minutes old by now.
-        if (Holders.OfBound(function, driver, kernel) is { } holder)
-            throw new KernelRefused($"unbind {function} from {driver}", Errno.Busy, $"{holder} has it open, and the unbind would wait for that");
-        kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write);
+        Unbind(function, driver, kernel, limits);
         if (Surveyor.DriverOf(function, kernel) == driver)
             throw new KernelRefused($"unbind {function} from {driver}", 0, "the kernel reported success, but it still has the function");
     }
+
+    /// <summary>
+    /// An unbind waits in the kernel for every open node of the function, and the survey may be minutes old by now. So all are looked
+    /// for once more, and the last look of all is made by the process that writes, in the same request: no scan lies between the two,
+    /// and a poller that came during the scan is noticed.
+    /// </summary>
+    static void Unbind(PciAddress function, string driver, IKernel kernel, Limits limits)
+    {
+        var until = kernel.Uptime + _patience;
+        while (true)
+        {
+            var (busy, look) = Holders.BeforeUnbind(function, driver, kernel);
+            try
+            {
+                if (busy is null)
+                {
+                    kernel.Write(Sys.Driver(driver) / "unbind", function.ToString(), limits.Write, look);
+                    return;
+                }
+            }
+            catch (StillInUse use)
+            {
+                busy = use.Reason;
+            }
+            if (kernel.Uptime >= until)
+                throw new KernelRefused($"unbind {function} from {driver}", Errno.Busy, $"{busy}, and the unbind would wait for that");
+            kernel.Pause(_between);
+        }
+    }
+
+    // A poller's moment.
+    static readonly TimeSpan _patience = TimeSpan.FromSeconds(3);
+    static readonly TimeSpan _between = TimeSpan.FromMilliseconds(50);
 
     /// <summary>
     /// Binds by the driver's own <c>bind</c> file, which tells a failure; <c>drivers_probe</c> reports success where

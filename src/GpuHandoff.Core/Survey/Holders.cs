@@ -11,9 +11,8 @@ namespace GpuHandoff.Survey;
 /// outlive the descriptor (mm/mmap.c: each keeps the file). Containers' processes are among them, under the host's PIDs.
 /// </summary>
 /// <remarks>
-/// Not seen: a descriptor on its way through a socket, a dma-buf in another process, a file that io_uring keeps, a thread
-/// with a descriptor table of its own (clone without CLONE_FILES). The modules' counts and nvidia's interrupts show that
-/// somebody is there; <see cref="Idleness"/> and the checks go by them.
+/// Not seen: a descriptor on its way through a socket, a dma-buf in another process, a file that io_uring keeps. The modules'
+/// counts (<see cref="DriverCount"/>) and nvidia's interrupts (<see cref="Idleness"/>) show such a user, and the checks go by them.
 /// </remarks>
 public static class Holders
 {
@@ -31,49 +30,165 @@ public static class Holders
     /// <summary>The machine with those who use its GPUs.</summary>
     public static Machine Find(Machine machine, IKernel kernel)
     {
+        var counted = DriverCount.Of(machine, kernel);
         var wanted = machine.Nodes.Concat(machine.Functions().SelectMany(f => f.Nodes.Concat(f.YieldingNodes)))
-            .Select(n => Number(n.Node)).ToHashSet();
+            .Select(n => Number(n.Node)).Concat(counted.SelectMany(c => c.Numbers)).ToHashSet();
+        var ours = machine.Nodes.Concat(machine.Functions().SelectMany(f => f.Nodes.Concat(f.YieldingNodes))).Select(n => Number(n.Node)).ToHashSet();
         var vfio = OpenVfio(machine);
         var groups = vfio > 0 ? VfioNodes(kernel) : [];
         // A mapping holds its file: where counts show that nothing is open, nothing is mapped. Only a closed vfio is so cheap.
-        var mappings = vfio is not 0 || HoldsCount(machine) ? new Mappings(wanted, kernel) : null;
+        var mappings = vfio is not 0 || HoldsCount(machine) ? new Mappings(ours, kernel) : null;
         var names = new Names(kernel);
-        var pids = kernel.List(Sys.Proc).Select(Pid).OfType<int>().ToArray();
+        var pids = Pids(kernel);
         var users = new GpuUser[pids.Length][];
+        var open = new IReadOnlyList<OpenDevice>[pids.Length];
         var shown = new int[pids.Length];
-        var unseen = kernel.Look(pids.Length, i =>
+        var partly = new bool[pids.Length];
+        var unseen = kernel.Look(pids.Length, (i, looking) =>
         {
-            var process = Sys.Proc / pids[i].ToString(CultureInfo.InvariantCulture);
-            var open = kernel.NodesIn(process / "fd");
-            var held = open.Where(n => wanted.Contains(Number(n.Node)))
-                .Select(n => (Path: kernel.Link(new(n.Path)) ?? $"{n.Node.Major}:{n.Node.Minor}", n.Node, Mapped: false))
-                .Concat(mappings?.Of(process) ?? [])
+            var process = Process(pids[i]);
+            open[i] = kernel.OpenIn(process / "fd", (major, minor) => wanted.Contains((major, minor)) || groups.ContainsKey((major, minor)), looking);
+            var whole = true;
+            var held = open[i].Where(n => ours.Contains(Number(n.Node))).Select(n => Named(n, kernel))
+                .Concat(mappings?.Of(process, looking, out whole) ?? [])
                 .DistinctBy(h => Number(h.Node)).ToList();
-            if (groups.Count > 0 && open.Any(n => groups.ContainsKey(Number(n.Node))))
-                shown[i] = DevicesShown(process, open, groups, kernel);
+            if (groups.Count > 0 && open[i].Any(n => groups.ContainsKey(Number(n.Node))))
+                shown[i] = DevicesShown(process, open[i], groups, kernel);
             if (held is not [])
                 users[i] = [.. names.Of(pids[i], process, held)];
-        });
+            partly[i] = !whole;
+        }).ToHashSet();
+        // A look that was given up may still write: what it found by now counts, and no more.
+        var seen = pids.Select((_, i) => unseen.Contains(i) ? [] : open[i] ?? []).ToArray();
+        var found = users.Where((_, i) => !unseen.Contains(i)).OfType<GpuUser[]>().SelectMany(u => u).ToList();
+        if (counted.Any(c => c.Hidden(seen) > 0) || StackIsUnexplained(machine, found))
+            found.AddRange(InThreads(pids, seen, ours, wanted, names, kernel));
         return machine with
         {
-            Unseen = [.. unseen.Select(i => pids[i])],
-            Users = [.. users.OfType<GpuUser[]>().SelectMany(u => u)],
-            Vfio = vfio is { } counted ? new(counted, shown.Sum()) : null,
+            Unseen = [.. Enumerable.Range(0, pids.Length).Where(i => unseen.Contains(i) || partly[i]).Select(i => pids[i])],
+            Users = [.. found],
+            Vfio = vfio is { } many ? new(many, shown.Where((_, i) => !unseen.Contains(i)).Sum()) : null,
+            Hidden = [.. from c in counted let hidden = c.Hidden(seen) where hidden > 0 select new HiddenUse(c.Driver, c.Module, c.Users, c.Users - hidden)],
         };
     }
 
     /// <summary>
-    /// Who has a function open that is about to be taken from its driver; null: nobody. The module's count, one file, shows
-    /// in most cases that nobody can be there.
+    /// Threads that have a table of descriptors of their own (clone without CLONE_FILES): /proc/PID/fd does not show those. Looked
+    /// for only where a count is not explained otherwise: a busy machine has thousands of threads.
     /// </summary>
-    public static GpuUser? OfBound(PciAddress function, string driver, IKernel kernel)
+    /// <param name="seen">What each process's own table shows; what threads show besides is added.</param>
+    static IEnumerable<GpuUser> InThreads(
+        int[] pids, IReadOnlyList<OpenDevice>[] seen, HashSet<(uint, uint)> ours, HashSet<(uint, uint)> wanted, Names names, IKernel kernel)
     {
-        var modules = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "")
-            .Where(m => driver == "nvidia" ? NvidiaStack.Has(m.Name) : m.Name == Profile.ModuleOf(driver)).ToList();
-        if (modules.Count > 0 && Idleness.AreUnused(modules))
-            return null;
-        return FirstOf([function], kernel);
+        var users = new GpuUser[pids.Length][];
+        var more = new IReadOnlyList<OpenDevice>[pids.Length];
+        var unseen = kernel.Look(pids.Length, (i, looking) =>
+        {
+            var process = Process(pids[i]);
+            var threads = kernel.List(process / "task");
+            if (threads.Count < 2)
+                return;
+            List<OpenDevice> own = [];
+            foreach (var thread in threads.Where(name => Pid(name) != pids[i]))
+            {
+                var open = kernel.OpenIn(process / "task" / thread / "fd", (major, minor) => wanted.Contains((major, minor)), looking);
+                // The same table as the process's, as nearly every thread has it.
+                if (!open.Select(o => (Number(o.Node), o.Count)).SequenceEqual(seen[i].Where(o => wanted.Contains(Number(o.Node))).Select(o => (Number(o.Node), o.Count))))
+                    own.AddRange(open.Where(o => seen[i].All(p => Number(p.Node) != Number(o.Node))));
+            }
+            more[i] = own;
+            var held = own.Where(o => ours.Contains(Number(o.Node))).DistinctBy(o => Number(o.Node)).Select(o => Named(o, kernel)).ToList();
+            if (held is not [])
+                users[i] = [.. names.Of(pids[i], process, held)];
+        }).ToHashSet();
+        for (var i = 0; i < pids.Length; i++)
+        {
+            if (!unseen.Contains(i) && more[i] is { Count: > 0 } own)
+                seen[i] = [.. seen[i], .. own];
+        }
+        return users.Where((_, i) => !unseen.Contains(i)).OfType<GpuUser[]>().SelectMany(u => u);
     }
+
+    /// <summary>NVIDIA's modules have users, and no process shows one of them.</summary>
+    static bool StackIsUnexplained(Machine machine, List<GpuUser> users)
+    {
+        var nodes = machine.Nodes.Concat(machine.Functions().Where(f => f.Owner.Driver == "nvidia").SelectMany(f => f.Nodes)).ToList();
+        return users.TrueForAll(u => nodes.TrueForAll(n => !n.Node.IsSameDevice(u.Node)))
+            && (machine.Functions().Any(f => f is { Owner.Driver: "nvidia", Interrupts: > 0 })
+                || NvidiaStack.Loaded(machine).Any(m => m.Users() > 0))
+            // With modeset=1 nvidia_drm alone explains interrupts and counts.
+            && (!NvidiaStack.DrmHoldsModules(machine) || NvidiaStack.Loaded(machine).Any(m => m.Name is not ("nvidia" or "nvidia_modeset") && m.Users() > 0));
+    }
+
+    /// <summary>
+    /// Whether a function can be taken from its driver now: an unbind waits in the kernel for everybody who has a node of it open,
+    /// and not every one of them is a process that can be seen. To be asked right before the unbind.
+    /// </summary>
+    /// <returns>
+    /// Why not, null where it can; and what must still hold when the write is made, by which a user that came during this look is
+    /// noticed.
+    /// </returns>
+    public static (string? Busy, LastLook Look) BeforeUnbind(PciAddress function, string driver, IKernel kernel)
+    {
+        // The counts first, and then those who explain them: whoever comes in between is one too many at the write.
+        var loaded = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "");
+        if (driver == "nvidia")
+        {
+            var stack = loaded.Where(m => NvidiaStack.Has(m.Name)).ToList();
+            var look = kernel.List(Idleness.Interrupts(function)) is []
+                ? new LastLook(Idleness.Interrupts(function), [])
+                : new LastLook(null, [.. stack.Select(m => new ModuleUsers(m.Name, 0))]);
+            return (stack.Count > 0 && Idleness.AreUnused(stack) ? null : FirstOf([function], kernel) is { } user ? $"{user} has it open" : null, look);
+        }
+        if (DriverCount.Of(function, driver, loaded, kernel) is not { Count: > 0 } counts)
+            return (FirstOf([function], kernel) is { } user ? $"{user} has it open" : null, new(null, []));
+        var last = new LastLook(null, [.. counts.Select(c => new ModuleUsers(c.Module, c.Users))]);
+        return (counts.TrueForAll(c => c.Users == 0) ? null : Holder(function, counts, kernel), last);
+    }
+
+    /// <summary>Who or what keeps the function's nodes open, in words; null: all that is counted is explained by other functions' users.</summary>
+    static string? Holder(PciAddress function, List<DriverCount> counts, IKernel kernel)
+    {
+        var mine = Surveyor.NodesOf(function, kernel).Select(n => Number(n.Node)).ToHashSet();
+        var groups = counts.Exists(c => c.Driver == Owner.Vfio) ? VfioNodes(kernel) : [];
+        var wanted = counts.SelectMany(c => c.Numbers).Concat(mine).Concat(groups.Keys).ToHashSet();
+        var names = new Names(kernel);
+        var pids = Pids(kernel);
+        var open = new IReadOnlyList<OpenDevice>[pids.Length];
+        var shown = new int[pids.Length];
+        var unseen = kernel.Look(pids.Length, (i, looking) =>
+        {
+            open[i] = kernel.OpenIn(Process(pids[i]) / "fd", (major, minor) => wanted.Contains((major, minor)), looking);
+            if (groups.Count > 0 && open[i].Any(n => groups.ContainsKey(Number(n.Node))))
+                shown[i] = DevicesShown(Process(pids[i]), open[i], groups, kernel);
+        }).ToHashSet();
+        var seen = pids.Select((_, i) => unseen.Contains(i) ? [] : open[i] ?? []).ToArray();
+        for (var i = 0; i < pids.Length; i++)
+        {
+            if (seen[i].FirstOrDefault(o => mine.Contains(Number(o.Node))) is { } held)
+                return $"{names.Of(pids[i], Process(pids[i]), [Named(held, kernel)]).First()} has it open";
+        }
+        foreach (var count in counts)
+        {
+            var hidden = count.Driver == Owner.Vfio ? count.Users - shown.Where((_, i) => !unseen.Contains(i)).Sum() : count.Hidden(seen);
+            if (hidden <= 0)
+                continue;
+            if (InThreads(pids, seen, mine, wanted, names, kernel).FirstOrDefault() is { } thread)
+                return $"{thread} has it open";
+            if (count.Driver != Owner.Vfio && count.Hidden(seen) <= 0)
+                continue;
+            return new HiddenUse(count.Driver, count.Module, count.Users, count.Users - hidden).ToString()
+                + string.Concat(unseen.Order().Take(3).Select(i => $"; process {pids[i]} could not be looked at"));
+        }
+        return null;
+    }
+
+    static int[] Pids(IKernel kernel) => [.. kernel.List(Sys.Proc).Select(Pid).OfType<int>()];
+
+    static SysPath Process(int pid) => Sys.Proc / pid.ToString(CultureInfo.InvariantCulture);
+
+    static (string Path, DeviceNode Node, bool Mapped) Named(OpenDevice open, IKernel kernel) =>
+        (kernel.Link(new(open.Path)) ?? $"{open.Node.Major}:{open.Node.Minor}", open.Node, false);
 
     /// <summary>
     /// A process that has a node of these functions open at this moment; null: nobody. For a reset or an unbind that
@@ -84,11 +199,10 @@ public static class Holders
         var wanted = functions.SelectMany(f => Surveyor.NodesOf(f, kernel).Select(n => Number(n.Node)).Concat(Surveyor.NvidiaNodeOf(f, kernel))).ToHashSet();
         if (wanted.Count == 0)
             return null;
-        foreach (var name in kernel.List(Sys.Proc))
+        foreach (var pid in Pids(kernel))
         {
-            if (Pid(name) is not { } pid || kernel.NodesIn(Sys.Proc / name / "fd").FirstOrDefault(n => wanted.Contains(Number(n.Node))) is not { } held)
-                continue;
-            return new Names(kernel).Of(pid, Sys.Proc / name, [(kernel.Link(new(held.Path)) ?? held.Path, held.Node, false)]).First();
+            if (kernel.OpenIn(Process(pid) / "fd", (major, minor) => wanted.Contains((major, minor)), Looking.Alone) is [var held, ..])
+                return new Names(kernel).Of(pid, Process(pid), [Named(held, kernel)]).First();
         }
         return null;
     }
@@ -104,25 +218,23 @@ public static class Holders
             .OfType<PciAddress>().SelectMany(f => Surveyor.NodesOf(f, kernel)).Select(n => Number(n.Node)).ToHashSet();
         var uvm = CharDevices.Major(devices, "nvidia-uvm");
         uint?[] capabilities = [CharDevices.Major(devices, "nvidia-caps"), CharDevices.Major(devices, "nvidia-caps-imex-channels")];
-        bool Holds(DeviceNode node) => module switch
+        bool Holds(uint major, uint minor) => module switch
         {
-            "nvidia_uvm" => node.Major == uvm,
-            "nvidia_modeset" => node is { Major: Nvidia, Minor: Modeset },
-            "nvidia_drm" => node.Major is Drm or FrameBuffer && functions.Contains(Number(node)),
-            "nvidia" => node is { Major: Nvidia, Minor: not Modeset } || capabilities.Contains(node.Major)
-                || (node.Major is not (Drm or FrameBuffer) && functions.Contains(Number(node))),
+            "nvidia_uvm" => major == uvm,
+            "nvidia_modeset" => (major, minor) is (Nvidia, Modeset),
+            "nvidia_drm" => major is Drm or FrameBuffer && functions.Contains((major, minor)),
+            "nvidia" => (major, minor) is (Nvidia, not Modeset) || capabilities.Contains(major)
+                || (major is not (Drm or FrameBuffer) && functions.Contains((major, minor))),
             _ => false,
         };
 
         var names = new Names(kernel);
         return
         [
-            .. from name in kernel.List(Sys.Proc)
-               let pid = Pid(name)
-               where pid is not null
-               let held = kernel.NodesIn(Sys.Proc / name / "fd").FirstOrDefault(n => Holds(n.Node))
-               where held is not null
-               from user in names.Of(pid.Value, Sys.Proc / name, [(kernel.Link(new(held.Path)) ?? held.Path, held.Node, false)])
+            .. from pid in Pids(kernel)
+               let held = kernel.OpenIn(Process(pid) / "fd", Holds, Looking.Alone)
+               where held is not []
+               from user in names.Of(pid, Process(pid), [Named(held[0], kernel)])
                select user,
         ];
     }
@@ -181,7 +293,7 @@ public static class Holders
         .Count(name => PciAddress.TryParse(name, out var address) && Surveyor.DriverOf(address, kernel) == Owner.Vfio);
 
     /// <summary>How many devices a process may have open: those of its nodes, or as many as it shows descriptors of, if fewer.</summary>
-    static int DevicesShown(SysPath process, IReadOnlyList<NamedNode> open, Dictionary<(uint, uint), int> groups, IKernel kernel)
+    static int DevicesShown(SysPath process, IReadOnlyList<OpenDevice> open, Dictionary<(uint, uint), int> groups, IKernel kernel)
     {
         var most = open.Select(n => Number(n.Node)).Distinct().Sum(n => groups.GetValueOrDefault(n));
         // A group's devices come as descriptors of their own, without a node (vfio/group.c:vfio_device_open_file).
@@ -195,26 +307,32 @@ public static class Holders
     /// </summary>
     sealed class Mappings(HashSet<(uint, uint)> wanted, IKernel kernel)
     {
+        // A process may map 65,530 files by default (vm.max_map_count), and each one under another name: what is remembered is bounded.
+        const int MostKnown = 20_000;
+
         readonly ConcurrentDictionary<string, DeviceNode?> _known = new(StringComparer.Ordinal);
 
-        public List<(string Path, DeviceNode Node, bool Mapped)> Of(SysPath process)
+        /// <summary>The wanted devices that a process has mapped, each once.</summary>
+        /// <param name="whole">Whether all of its mappings were looked at.</param>
+        public List<(string Path, DeviceNode Node, bool Mapped)> Of(SysPath process, Looking looking, out bool whole)
         {
-            if (kernel.Read(process / "maps") is not { Length: > 0 } text)
-                return [];
             List<(string Path, DeviceNode Node, bool Mapped)>? found = null;
             var known = _known.GetAlternateLookup<ReadOnlySpan<char>>();
-            foreach (var line in text.AsSpan().Split('\n'))
+            // Each wanted device once, however often it is mapped.
+            whole = kernel.ReadLines(process / "maps", line =>
             {
-                if (!MappedFile.TryParse(text.AsSpan()[line], out var mapped))
-                    continue;
+                if (!MappedFile.TryParse(line, out var mapped))
+                    return;
                 if (!known.TryGetValue(mapped.File, out var node))
                 {
                     node = kernel.NodeAt(process / "map_files" / mapped.Range());
-                    known[mapped.File] = node is not null && wanted.Contains(Number(node)) ? node : node = null;
+                    node = node is not null && wanted.Contains(Number(node)) ? node : null;
+                    if (_known.Count < MostKnown)
+                        known[mapped.File] = node;
                 }
-                if (node is not null)
+                if (node is not null && found?.Exists(f => Number(f.Node) == Number(node)) != true)
                     (found ??= []).Add((mapped.Path.ToString(), node, true));
-            }
+            }, looking);
             return found ?? [];
         }
     }

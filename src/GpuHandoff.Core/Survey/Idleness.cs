@@ -11,10 +11,13 @@ namespace GpuHandoff.Survey;
 /// </summary>
 public static class Idleness
 {
+    /// <summary>The folder with an entry for each interrupt that a driver has of a function (drivers/pci/msi/msi.c); it may be missing.</summary>
+    public static SysPath Interrupts(PciAddress function) => Sys.Function(function) / "msi_irqs";
+
     /// <summary>Why the card counts as in use; null: it is idle.</summary>
     public static string? WhyNot(PciAddress function, IKernel kernel)
     {
-        var interrupts = kernel.List(Sys.Function(function) / "msi_irqs").Count;
+        var interrupts = kernel.List(Interrupts(function)).Count;
         if (interrupts == 0)
             return null;
         var drmHoldsIt = kernel.Read(Sys.Module("nvidia_drm") / "parameters/modeset") is "Y" or "1";

@@ -139,9 +139,6 @@ public class FaultSweep
         for (var call = 1; call <= Length(host, target, way); call++)
         {
             var desk = Started(host, target, way);
-            // Between our last look and the unbind itself there is a moment that only the driver's drain state closes.
-            if (CallAt(host, target, way, call).Contains("nvidia/unbind") && !CanDrain(host))
-                continue;
             var visited = false;
             desk.Kernel.Faults.Before(desk.Kernel.Calls.Count + call, kernel =>
             {
@@ -165,16 +162,6 @@ public class FaultSweep
             if (visited)
                 (outcome is Outcome.Stuck { Silent: true }).ShouldBeFalse($"{CallAt(host, target, way, call)}\n{desk.Memo}");
         }
-    }
-
-    [Fact]
-    public void A_visitor_at_the_very_unbind_is_among_the_swept_wherever_the_driver_drains() =>
-        Cases().Count(c => (Target)c[1] == Target.Vfio && (FreeBy)c[2] == FreeBy.Unbind && CanDrain((string)c[0])).ShouldBeGreaterThan(3);
-
-    static bool CanDrain(string host)
-    {
-        var kernel = Hosts.All.First(h => h.Name == host).Boot();
-        return kernel.Exists(new(Programs.NvidiaSmi)) && host != "legacy-persistence";
     }
 
     /// <summary>What the ledger holds, as text.</summary>

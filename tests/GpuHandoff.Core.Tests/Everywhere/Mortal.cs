@@ -98,10 +98,10 @@ sealed class Mortal : IKernel
 
     public void Pause(TimeSpan time) => Alive().Pause(time);
 
-    public void Write(SysPath file, string text, TimeSpan budget)
+    public void Write(SysPath file, string text, TimeSpan budget, LastLook? look = null)
     {
         Live();
-        _kernel.Write(file, text, budget);
+        _kernel.Write(file, text, budget, look);
     }
 
     public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget)

@@ -163,7 +163,7 @@ sealed partial class Trial(Case @case, Tally tally)
         Must(Kernel.Hazards is [], "hazard", string.Join("; ", Kernel.Hazards));
         Must(!door.WentOnAfterSilence, "silence", "something was called after a call that did not return");
         Must((outcome is Outcome.Stuck { Silent: true }) == (door.Silent > 0) || outcome is null || unfinished is not [], "silence", "a silent call and the outcome do not agree");
-        Must(door.Silent == 0 || met.Any(k => k is MishapKind.Silent or MishapKind.SilentThenDone) || _mayHang, "hang", "a call of ours did not return, and nobody made it so");
+        Must(door.Silent == 0 || met.Any(k => k is MishapKind.Silent or MishapKind.SilentThenDone), "hang", "a call of ours did not return, and nobody made it so");
         // Bringing another run to its end, waiting for one, and waiting for a VM have limits of their own.
         var most = policy.Limits.Total + policy.Patience + witness.Longest();
         Must(took <= most || unfinished is not [] || met.Contains(MishapKind.OtherRun), "time", $"{took} is more than {most}");
@@ -201,7 +201,6 @@ sealed partial class Trial(Case @case, Tally tally)
         // Killed on its way out, it is away as well as not: the record tells, and the next run decides.
         if (ending is null && errand.Target == Target.Vfio)
             Leaves(goal, machine, before.Picture);
-        _mayHang = false;
         _stuck |= outcome is Outcome.Stuck || spoils > met.Count;
         return outcome is not Outcome.Stuck { Silent: true } && ending is not Ending.Unanswered;
     }
@@ -270,7 +269,6 @@ sealed partial class Trial(Case @case, Tally tally)
     const string Us = "9000 gpu-handoff";
 
     readonly MemoryLocks.Table _locks = new();
-    bool _mayHang;
     bool _others;
     bool _stuck;
     bool _spoilt;
@@ -357,20 +355,15 @@ sealed partial class Trial(Case @case, Tally tally)
                     break;
                 case MishapKind.Visit:
                     happened = _stage.Visit(mishap.Card, mishap.Seconds);
-                    // Between our last look and the unbind itself there is a moment that only NVIDIA's drain state could close.
-                    _mayHang |= happened && text.EndsWith("nvidia/unbind", StringComparison.Ordinal);
                     break;
                 case MishapKind.Listen:
                     happened = _stage.Listen(mishap.Card, mishap.Seconds);
-                    _mayHang |= happened;
                     break;
                 case MishapKind.StartVm:
                     happened = _stage.VmStarts(mishap.Card, mishap.Seconds);
-                    _mayHang |= happened;
                     break;
                 case MishapKind.Modprobe:
                     _stage.Modprobe();
-                    _mayHang |= text.EndsWith("nvidia/unbind", StringComparison.Ordinal);
                     break;
                 case MishapKind.MakeNodes:
                     _stage.MakeNodes();

@@ -271,6 +271,7 @@ public class HandingOver
             "power of 0000:01:00.0, 0000:01:00.1: on, D3cold allowed → on, no D3cold",
             "0000:01:00.1: snd_hda_intel → vfio-pci",
             "unload nvidia_drm",
+            "remove the node /dev/nvidia0",
             "wait until 0000:01:00.0 is idle",
             "0000:01:00.0: nvidia → vfio-pci",
             "load nvidia_drm (modeset=Y fbdev=N)",
@@ -284,7 +285,7 @@ public class HandingOver
     public void From_580_105_on_a_single_unbind_leaves_nvidia_drm_loaded_where_the_counts_show_that_nobody_uses_anything()
     {
         var desk = new Desk(Hosts.TwoIdenticalGpus(new("580.126.20", Modeset: true)));
-        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is HoldPower || s is Rebind || s is AwaitIdle);
+        desk.Planned(Target.Vfio, "01:00").Steps().ShouldAllBe(s => s is LoadModule || s is HoldPower || s is Rebind || s is RemoveNodes || s is AwaitIdle);
         desk.Done(Target.Vfio, "01:00");
     }
 
@@ -306,7 +307,7 @@ public class HandingOver
         var before = desk.Kernel.Calls.Count;
         desk.Kernel.Faults.Before(
             call => call.Contains("01:00.1/driver_override"),
-            kernel => kernel.OpenNode("/dev/nvidia0", kernel.StartProcess("nvidia-persistenced")));
+            kernel => kernel.OpenNode(new DeviceNode(195, 0, 0x1b6, 0, 0), "/dev/nvidia0", kernel.StartProcess("nvidia-persistenced")));
         desk.Kernel.Faults.Refuse(call => call.Contains("snd_hda_intel/bind"), Errno.InputOutput);
 
         var stuck = desk.Run(Target.Host, "01:00").ShouldBeOfType<Outcome.Stuck>(desk.Memo.ToString());

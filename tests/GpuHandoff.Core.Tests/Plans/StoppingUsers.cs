@@ -472,13 +472,16 @@ public class StoppingUsers
         }
     }
 
+    /// <summary>The host's own node is gone by then; a container has another one with the same numbers.</summary>
+    static DeviceNode ContainersCopy { get; } = new(195, 0, 0x1b6, 100000, 100000);
+
     [Fact]
     public void A_poller_that_comes_between_the_last_look_and_the_unbind_is_turned_away()
     {
         var desk = new Desk(Hosts.TwoGpusPersistenced());
         var turnedAway = 0;
         desk.Kernel.Faults.Before(call => call.Contains("nvidia/unbind"), kernel =>
-            turnedAway = Should.Throw<KernelRefused>(() => kernel.OpenNode("/dev/nvidia0", kernel.StartProcess("netdata"))).Errno);
+            turnedAway = Should.Throw<KernelRefused>(() => kernel.OpenNode(ContainersCopy, "/dev/nvidia0", kernel.StartProcess("netdata"))).Errno);
         desk.Done(Target.Vfio, "01:00", _stop);
         turnedAway.ShouldBe(Errno.InputOutput);
         desk.Kernel.Describe().ShouldNotContain("draining");
@@ -491,7 +494,7 @@ public class StoppingUsers
         var before = desk.Picture();
         var visitor = desk.Kernel.StartProcess("netdata");
         desk.Kernel.Faults.Before(call => call.Contains("driver_override") && call.Contains(Gpu), kernel =>
-            kernel.OpenNode("/dev/nvidia0", visitor));
+            kernel.OpenNode(ContainersCopy, "/dev/nvidia0", visitor));
         desk.Run(Target.Vfio, "01:00", _stop).ShouldBeOfType<Outcome.RolledBack>().Cause!.Reason.ShouldContain("would never end");
         desk.Kernel.Calls.ShouldAllBe(call => !call.Contains("nvidia/unbind"));
         desk.Kernel.EndProcess(visitor);

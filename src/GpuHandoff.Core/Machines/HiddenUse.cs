@@ -1,0 +1,10 @@
+namespace GpuHandoff.Machines;
+
+/// <summary>More users of a driver's module than processes show.</summary>
+/// <param name="Counted">By /proc/modules, dependent modules apart.</param>
+/// <param name="Shown">Explained by processes, or by what holds nothing up.</param>
+public sealed record HiddenUse(string Driver, string Module, int Counted, int Shown)
+{
+    public override string ToString() =>
+        $"module {Module} has {Counted} users that are no modules, and processes explain {Shown} of them: the others are hidden descriptors (in flight through a socket, in io_uring) or kernel users";
+}

@@ -1,0 +1,67 @@
+using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
+
+namespace GpuHandoff.Survey;
+
+/// <summary>
+/// The users of a driver's module, which its count has, and the devices by which processes can be such users. A count that no
+/// process explains is a descriptor in flight, or one that io_uring keeps, and an unbind waits for it all the same.
+/// </summary>
+/// <param name="Users">By the module's count, dependent modules apart.</param>
+/// <param name="Numbers">The devices of every function that the driver has, by major and minor.</param>
+/// <param name="Explained">Users that are no processes and hold nothing up: a text console, the audio driver of the same GPU.</param>
+/// <remarks>
+/// What each open takes: sound/core/pcm_native.c:snd_pcm_open and control.c:snd_ctl_open (the module of the sound card),
+/// drivers/i2c/i2c-dev.c:i2cdev_open by i2c_get_adapter (the module of the adapter), drivers/gpu/drm/drm_file.c by its fops.
+/// </remarks>
+sealed record DriverCount(string Driver, string Module, int Users, HashSet<(uint, uint)> Numbers, int Explained)
+{
+    const uint Drm = 226;
+
+    /// <summary>How many users no process shows.</summary>
+    /// <param name="seen">What the processes' tables of descriptors show. A descriptor that was duplicated counts as often as it is there.</param>
+    public int Hidden(IEnumerable<IReadOnlyList<OpenDevice>> seen) => Users == 0 ? 0
+        : Math.Max(0, Users - Explained - seen.SelectMany(open => open).Where(o => Numbers.Contains((o.Node.Major, o.Node.Minor))).Sum(o => o.Count));
+
+    /// <summary>Those of a machine's functions whose drivers' counts can be compared; nvidia and vfio-pci have rules of their own.</summary>
+    public static List<DriverCount> Of(Machine machine, IKernel kernel) =>
+    [
+        .. from driver in machine.Functions().Where(f => f.Nodes is not []).Select(f => f.Owner.Driver).OfType<string>().Distinct()
+           where driver is not ("nvidia" or Owner.Vfio)
+           let module = machine.Module(Profile.ModuleOf(driver))
+           where module is { State: ModuleState.Loaded, RefCount: > 0 }
+           let numbers = NumbersOf(driver, machine, kernel)
+           select new DriverCount(driver, module.Name, module.Users(), numbers, numbers.Any(n => n.Item1 == Drm)
+               ? machine.FrameBuffers.Count(f => f.Driver.StartsWith(driver.Split('-')[0], StringComparison.Ordinal))
+                   + machine.Functions().Count(f => f.Class.Code >> 8 == 0x0403 && f.Owner.Driver is not (null or Owner.Vfio))
+               : 0),
+    ];
+
+    /// <summary>The same for one function that is about to be taken from its driver; empty where nothing counts (a built-in driver).</summary>
+    public static List<DriverCount> Of(PciAddress function, string driver, IReadOnlyList<KernelModule> loaded, IKernel kernel)
+    {
+        var counts = new List<DriverCount>();
+        if (loaded.FirstOrDefault(m => m.Name == Profile.ModuleOf(driver)) is not { RefCount: not null } module)
+            return counts;
+        var numbers = driver == Owner.Vfio ? [] : NumbersOf(driver, new("", ""), kernel);
+        var isDrm = numbers.Any(n => n.Item1 == Drm);
+        counts.Add(new(driver, module.Name, module.Users(), numbers, isDrm ? DrmExplained(function, driver, kernel) : 0));
+        return counts;
+    }
+
+    static int DrmExplained(PciAddress function, string driver, IKernel kernel) =>
+        Displays.FrameBuffers(kernel).Count(f => f.Driver.StartsWith(driver.Split('-')[0], StringComparison.Ordinal))
+            // hda_component: an audio function of the same slot holds the display's driver (sound/hda/hdac_component.c).
+            + kernel.List(Sys.Driver("snd_hda_intel")).Count(name => PciAddress.TryParse(name, out var audio) && audio.SharesSlotWith(function));
+
+    static HashSet<(uint, uint)> NumbersOf(string driver, Machine machine, IKernel kernel) =>
+    [
+        .. from name in kernel.List(Sys.Driver(driver))
+           where PciAddress.TryParse(name, out _)
+           let address = Parse(name)
+           from node in machine.Functions().FirstOrDefault(f => f.Address == address)?.Nodes ?? Surveyor.NodesOf(address, kernel)
+           select (node.Node.Major, node.Node.Minor),
+    ];
+
+    static PciAddress Parse(string name) => PciAddress.TryParse(name, out var address) ? address : default;
+}

@@ -20,7 +20,7 @@ static class Catalogue
         {
             LoadedByAlias = true,
             File = "i2c-nvidia-gpu",
-            Drivers = [new("nvidia-gpu", hardware => hardware is { Vendor: 0x10de, Class: 0x0c8000 }) { Module = "i2c_nvidia_gpu" }],
+            Drivers = [NvidiaGpuI2c(kernel)],
         };
         yield return new("nvme")
         {
@@ -133,6 +133,24 @@ static class Catalogue
             var group = device.Hardware.IommuGroup;
             if (!kernel.Bus.Devices.Any(other => other != device && other.Driver == "vfio-pci" && other.Hardware.IommuGroup == group))
                 kernel.Nodes.Drop($"/dev/vfio/{group}");
+        },
+    };
+
+    /// <summary>drivers/i2c/busses/i2c-nvidia-gpu.c: an adapter with each function; its removal waits until that is closed (i2c_del_adapter).</summary>
+    static PciDriver NvidiaGpuI2c(SimulatedKernel kernel) => new("nvidia-gpu", static hardware => hardware is { Vendor: 0x10de, Class: 0x0c8000 })
+    {
+        Module = "i2c_nvidia_gpu",
+        Probe = device =>
+        {
+            device.I2cAdapter = kernel.TakeI2cNumber();
+            kernel.Nodes.Put($"/dev/i2c-{device.I2cAdapter}", new(89, (uint)device.I2cAdapter, 0x1b0, 0, 115));
+            return 0;
+        },
+        MayLeave = static device => device.I2cUsers == 0,
+        Leave = device =>
+        {
+            kernel.Nodes.Drop($"/dev/i2c-{device.I2cAdapter}");
+            device.I2cAdapter = null;
         },
     };
 

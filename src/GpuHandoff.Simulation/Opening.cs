@@ -94,7 +94,7 @@ static class Opening
     static Action I2c(SimulatedKernel kernel, uint minor)
     {
         if (kernel.Bus.Devices.FirstOrDefault(device => device.I2cAdapter == minor) is not { } device
-            || kernel.Modules.Find("nvidia") is not { } module)
+            || kernel.Modules.Find(device.Driver == "nvidia" ? "nvidia" : "i2c_nvidia_gpu") is not { } module)
             throw new Refusal(Errno.NoDevice);
         var release = Hold(module);
         device.I2cUsers++;

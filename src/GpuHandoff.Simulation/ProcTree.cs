@@ -10,6 +10,9 @@ sealed class ProcTree(SimulatedKernel kernel)
 
     IEnumerable<(string, Entry)> Files()
     {
+        yield return ("asound", Dir(() => kernel.Bus.Devices.Where(device => device.SoundCard is not null)
+            .Select(device => ($"card{device.SoundCard}", (Entry)Dir(() => [("pcm3p", Dir(() => [("sub0", Dir(() =>
+                [("status", Text(() => Substream((uint)device.SoundCard!.Value)))]))]))])))));
         yield return ("cmdline", Text(() => kernel.CommandLine));
         yield return ("devices", Text(MajorNumbers));
         yield return ("fb", Text(() => Lines(kernel.Consoles.Framebuffers.Select(fb => $"{fb.Index} {fb.Name}"))));
@@ -153,6 +156,12 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("status", Text(() => process.HasNoStatus ? null : $"Name:\t{process.Name}\nUmask:\t0022\nUid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}"
             + $"\nGid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];
+
+    /// <summary>sound/core/pcm.c:snd_pcm_substream_proc_status_read: whoever opened the substream, through whichever table.</summary>
+    string Substream(uint card) => kernel.Processes.Running
+        .FirstOrDefault(process => process.Open.Any(file => !file.IsOnlyAPath && file.Node is { Major: 116 } node && node.Minor == card * 32 + 16)) is { } owner
+            ? $"state: RUNNING\nowner_pid   : {owner.Pid}\ntrigger_time: 4211.000000000\ntstamp      : 0.000000000"
+            : "closed";
 
     static Folder Descriptors(SimulatedProcess process, Func<OpenNode, bool> has) => Dir(() => process.Open
         .Where(file => has(file) && file is { IsOnlyMapped: false, IsInFlight: false })

@@ -61,6 +61,9 @@ public sealed class SimulatedProcess
     /// <summary>How long it takes to end after SIGTERM.</summary>
     public TimeSpan EndTakes { get; set; }
 
+    /// <summary>A look at its descriptors or mappings does not end: it holds its memory lock for ever.</summary>
+    public bool IsUnreadable { get; set; }
+
     /// <summary>It is in a call that cannot be interrupted (state D).</summary>
     public bool IsUninterruptible { get; set; }
 

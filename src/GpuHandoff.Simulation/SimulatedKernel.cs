@@ -209,6 +209,35 @@ public sealed partial class SimulatedKernel : IKernel
         _ => null,
     };
 
+    public IReadOnlyList<int> Look(int count, Action<int, Looking> look)
+    {
+        var givenUp = new List<int>();
+        for (var i = 0; i < count; i++)
+        {
+            try
+            {
+                look(i, Looking.Alone);
+            }
+            catch (DoesNotEnd)
+            {
+                givenUp.Add(i);
+            }
+        }
+        return givenUp;
+    }
+
+    public bool ReadLines(SysPath file, OfLine line, Looking looking)
+    {
+        ArgumentNullException.ThrowIfNull(line);
+        // fs/proc/task_mmu.c:m_start waits for the memory lock.
+        if (Processes.Running.Any(process => process.IsUnreadable && file.Text == $"/proc/{process.Pid}/maps"))
+            throw new DoesNotEnd();
+        var text = (Read(file) ?? "").AsSpan();
+        foreach (var range in text.Split('\n'))
+            line(text[range]);
+        return true;
+    }
+
     public bool CanLoad(string module) => Modules.FindFile(module) is not null;
 
     // ---- changing ----

@@ -139,11 +139,20 @@ public static partial class Planner
             // A node of a module that stays away would lead nowhere.
             .Where(n => !phases.IsEmpty() || !n.Path.StartsWith("/dev/nvidia-uvm", StringComparison.Ordinal) || machine.Module("nvidia_uvm").IsThere())
             .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty())))
-            // That of another GPU that is still away went with it, and comes back with it.
-            .Where(n => !machine.Homes.Any(h => h.Minor is { } minor && n.Path == $"/dev/nvidia{minor}" && goal.Gpus.All(g => g.Address != h.Gpu)
-                && machine.Gpus.Any(g => g.Address == h.Gpu && g.Display().Owner.Driver != "nvidia"))).ToImmutableArray();
-        if (nodes is not [] && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
-            phases.Add("nodes", new MakeNodes(nodes));
+            // A GPU's own node has the number that the GPU gets when it comes: see below, and another run for another GPU.
+            .Where(n => !machine.Homes.Any(h => n.Path == $"/dev/nvidia{h.Minor}" && (IsAway(machine, h.Gpu) || homes.Contains(h)))).ToImmutableArray();
+        ImmutableArray<OwnNode> own =
+        [
+            .. from home in homes
+               where toNvidia.Exists(c => c.Function.Address == home.Gpu)
+                   // A run that was killed may have got so far.
+                   || machine.Gpus.FirstOrDefault(g => g.Address == home.Gpu)?.Minor is { } now && machine.Nodes.All(n => n.Path != $"/dev/nvidia{now}")
+               let node = home.Nodes.FirstOrDefault(n => n.Path == $"/dev/nvidia{home.Minor}")
+               where node is not null
+               select new OwnNode(home.Gpu, node),
+        ];
+        if ((nodes is not [] || own is not []) && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
+            phases.Add("nodes", new MakeNodes(nodes) { Own = own is [] ? default : own });
 
         ImmutableArray<PciAddress> forget =
             [
@@ -184,6 +193,9 @@ public static partial class Planner
             ],
         };
     }
+
+    static bool IsAway(Machine machine, PciAddress gpu) =>
+        machine.Gpus.FirstOrDefault(g => g.Address == gpu)?.Display().Owner.Driver is not "nvidia";
 
     /// <summary>The settings that a function goes home with; null where it has them, or nobody wrote them down.</summary>
     static PowerChange? PutBack(PciFunction function, Owner? home, FunctionHome? kept)

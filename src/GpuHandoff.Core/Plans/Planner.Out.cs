@@ -33,6 +33,8 @@ public static partial class Planner
         if (stopping.Ended() is { } ended)
             notes.Add(ended);
         notes.AddRange(stopping.Notes);
+        if (machine.Unseen is not [] && leaving is not [])
+            notes.Add(NotSeen(machine));
         if (machine.SystemdIsSilent && leaving is not [])
             notes.Add(Silent("stopped"));
 
@@ -114,6 +116,18 @@ public static partial class Planner
             Notes = notes.ToImmutable(),
             Keep = [.. goal.Gpus.Select(g => Keep(machine, g, goal, policy, stopping)).OfType<Home>()],
         };
+    }
+
+    /// <summary>
+    /// Named, and no reason to refuse by itself: any user can make a process that takes too long to look at. What counts for an unbind
+    /// is what the kernel counts, and the checks refuse where that is not explained.
+    /// </summary>
+    static string NotSeen(Machine machine)
+    {
+        const int shown = 5;
+        var more = machine.Unseen.Length > shown ? $" and {machine.Unseen.Length - shown} more" : "";
+        return $"could not be looked at, so they are not among the users that are named: process {string.Join(", ", machine.Unseen.Take(shown))}{more}; "
+            + "the kernel's own counts decide whether the GPU is free";
     }
 
     /// <summary>The text console off cards that it is on alone, and the firmware's picture out of their memory.</summary>

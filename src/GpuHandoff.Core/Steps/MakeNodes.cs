@@ -1,4 +1,6 @@
 using System.Collections.Immutable;
+using System.Globalization;
+using System.Text.Json.Serialization;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -11,18 +13,27 @@ namespace GpuHandoff.Steps;
 /// </summary>
 public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
 {
-    public override string Say() => Nodes is [var only]
-        ? $"make the node {only.Path} again"
-        : $"make {Nodes.Length} nodes of the driver again ({string.Join(", ", Nodes.Select(n => n.Path))})";
+    /// <summary>
+    /// GPUs' own nodes, /dev/nvidiaN. N is the lowest number that is free when nvidia takes the GPU (nv.c:nv_linux_add_device_locked),
+    /// so with another GPU away it may be another one than before: it is asked when the node is made.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public ImmutableArray<OwnNode> Own { get; init; }
 
-    public override Step Undo() => new RemoveNodes(Nodes);
+    public override string Say() => All() is [var only]
+        ? $"make the node {only.Path} again"
+        : $"make {All().Length} nodes of the driver again ({string.Join(", ", All().Select(n => n.Path).Order(StringComparer.Ordinal))})";
+
+    public override Step Undo() => new RemoveNodes(All());
+
+    ImmutableArray<NamedNode> All() => Own.IsDefault ? Nodes : [.. Nodes, .. Own.Select(o => o.Before)];
 
     public override Position Look(IKernel kernel) =>
         Today(kernel).All(n => kernel.NodeAt(new(n.Path))?.IsSameDevice(n.Node) == true) ? Position.There : Position.OnTheWay;
 
     public override void Run(IKernel kernel, Limits limits)
     {
-        foreach (var (path, node) in Today(kernel))
+        foreach (var (path, node) in Today(kernel).OrderBy(n => n.Path, StringComparer.Ordinal))
         {
             var now = kernel.NodeAt(new(path));
             if (now == node)
@@ -44,6 +55,11 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
     IEnumerable<NamedNode> Today(IKernel kernel)
     {
         var devices = kernel.Read(Sys.Proc / "devices") ?? "";
+        foreach (var own in Own.IsDefault ? [] : Own)
+        {
+            foreach (var (major, minor) in Surveyor.NvidiaNodeOf(own.Gpu, kernel))
+                yield return new($"/dev/nvidia{minor.ToString(CultureInfo.InvariantCulture)}", own.Before.Node with { Major = major, Minor = minor });
+        }
         foreach (var node in Nodes)
         {
             var major = node.Path switch
@@ -59,3 +75,6 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
         }
     }
 }
+
+/// <summary>A GPU and the node that it had before it went.</summary>
+public sealed record OwnNode(PciAddress Gpu, NamedNode Before);

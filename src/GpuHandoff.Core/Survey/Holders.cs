@@ -68,7 +68,10 @@ public static class Holders
             Unseen = [.. Enumerable.Range(0, pids.Length).Where(i => unseen.Contains(i) || partly[i]).Select(i => pids[i])],
             Users = [.. found],
             Vfio = vfio is { } many ? new(many, shown.Where((_, i) => !unseen.Contains(i)).Sum()) : null,
-            Hidden = [.. from c in counted let hidden = c.Hidden(seen) where hidden > 0 select new HiddenUse(c.Driver, c.Module, c.Users, c.Users - hidden)],
+            Hidden = [.. from c in counted let hidden = c.Hidden(seen) where hidden > 0 select new HiddenUse(c.Driver, c.Module, c.Users, c.Users - hidden)
+            {
+                Owners = [.. machine.Functions().Where(f => f.Owner.Driver == c.Driver).SelectMany(f => Substreams.OwnersOf(f.Address, kernel)).Distinct()],
+            }],
         };
     }
 
@@ -141,7 +144,7 @@ public static class Holders
             return (stack.Count > 0 && Idleness.AreUnused(stack) ? null : FirstOf([function], kernel) is { } user ? $"{user} has it open" : null, look);
         }
         if (DriverCount.Of(function, driver, loaded, kernel) is not { Count: > 0 } counts)
-            return (FirstOf([function], kernel) is { } user ? $"{user} has it open" : null, new(null, []));
+            return (Holder(function, [], kernel), new(null, []));
         var last = new LastLook(null, [.. counts.Select(c => new ModuleUsers(c.Module, c.Users))]);
         return (counts.TrueForAll(c => c.Users == 0) ? null : Holder(function, counts, kernel), last);
     }
@@ -168,6 +171,9 @@ public static class Holders
             if (seen[i].FirstOrDefault(o => mine.Contains(Number(o.Node))) is { } held)
                 return $"{names.Of(pids[i], Process(pids[i]), [Named(held, kernel)]).First()} has it open";
         }
+        // A driver that is part of the kernel, or one whose module nothing counts: there is no other proof.
+        if (counts is [] && mine.Count > 0 && unseen.Count > 0)
+            return $"process {string.Join(", ", unseen.Order().Take(3).Select(i => pids[i]))} could not be looked at, and no count of {function}'s driver shows whether it has it open";
         foreach (var count in counts)
         {
             var hidden = count.Driver == Owner.Vfio ? count.Users - shown.Where((_, i) => !unseen.Contains(i)).Sum() : count.Hidden(seen);

@@ -1,7 +1,9 @@
 using System.Text.Json;
 using GpuHandoff.Formats;
 using GpuHandoff.Goals;
+using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
+using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
 using GpuHandoff.Survey;
 
@@ -270,5 +272,148 @@ public class FindingHolders
         desk.Done(Target.Host, "01:00");
         job.Open.ShouldHaveSingleItem();
         Surveyor.PersistenceOf(new(0, 2, 0, 0), kernel).ShouldBe(true);
+    }
+
+    // ---- what is held, and what only looks like it ----
+
+    public static TheoryData<string, string> NodesThatAnybodyMayName => new()
+    {
+        { "single-gpu", "/dev/nvidia0" }, { "single-gpu", "/dev/nvidiactl" }, { "single-gpu", "/dev/snd/controlC0" }, { "two-identical-gpus", "/dev/nvidia0" },
+    };
+
+    [Theory]
+    [MemberData(nameof(NodesThatAnybodyMayName))]
+    public void A_descriptor_that_was_opened_with_o_path_keeps_no_gpu_from_a_vm(string host, string node)
+    {
+        foreach (var by in new[] { FreeBy.Auto, FreeBy.Unbind })
+        {
+            var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
+            desk.Kernel.OpenPathOnly(node, desk.Kernel.StartProcess("opath"));
+            // Another GPU is at work, so that every process is looked at.
+            if (host == "two-identical-gpus")
+                Holding(desk.Kernel, "/dev/nvidia1", "cuda");
+            desk.Done(Target.Vfio, "01:00", Policy.Default with { By = by });
+        }
+    }
+
+    [Fact]
+    public void Nor_does_it_keep_one_from_coming_home_or_make_its_process_a_vm()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        desk.Done(Target.Vfio);
+        var process = desk.Kernel.StartProcess("qemu-system-x86");
+        process.CommandLine = ["/usr/bin/kvm", "-id", "101"];
+        desk.Kernel.OpenPathOnly("/dev/vfio/11", process);
+        desk.Survey().Users.ShouldBeEmpty();
+        desk.Done(Target.Host);
+    }
+
+    [Theory]
+    [InlineData("single-gpu", "/dev/snd/controlC0", "snd_hda_intel")]
+    [InlineData("single-gpu", "/dev/snd/pcmC0D3p", "snd_hda_intel")]
+    [InlineData("four-functions", "i2c", "i2c_nvidia_gpu")]
+    public void A_count_of_a_siblings_driver_that_no_process_explains_is_a_refusal_and_stops_an_unbind(string host, string node, string module)
+    {
+        foreach (var by in new[] { FreeBy.Unload, FreeBy.Unbind })
+        {
+            var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
+            if (node == "i2c")
+                node = $"/dev/{desk.Kernel.List(Sys.Function(new(0, 1, 0, 3))).First(n => n.StartsWith("i2c-", StringComparison.Ordinal))}";
+            var policy = Policy.Default with { By = by };
+            var plan = desk.Planned(Target.Vfio, policy: policy);
+            var hidden = desk.Kernel.StartProcess("socket-activated");
+            desk.Kernel.OpenNode(node, hidden).PutInFlight();
+
+            var finding = desk.Refused(Target.Vfio, policy: policy).Findings.ShouldHaveSingleItem();
+            finding.Code.ShouldBe("sibling-in-use");
+            finding.Evidence[0].ShouldContain($"module {module} has 1 users that are no modules, and processes explain 0");
+
+            // It came after the plan.
+            var before = desk.Picture();
+            desk.Run(plan, policy).ShouldBeOfType<Outcome.RolledBack>(desk.Memo.ToString()).Cause!.Reason.ShouldContain(module);
+            desk.Picture().ShouldBe(before);
+        }
+    }
+
+    [Fact]
+    public void Alsa_names_the_owner_of_a_substream_whose_descriptor_no_table_shows()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var player = desk.Kernel.StartProcess("player");
+        desk.Kernel.OpenNode("/dev/snd/pcmC0D3p", player).PutInFlight();
+        desk.Refused(Target.Vfio).Findings.ShouldHaveSingleItem().Evidence[0].ShouldContain($"ALSA names process {player.Pid} as owner of a substream");
+    }
+
+    [Theory]
+    [InlineData("closed", null)]
+    [InlineData("state: RUNNING\nowner_pid   : 4211\ntrigger_time: 1.0", 4211)]
+    [InlineData("owner_pid   : -1", null)]
+    [InlineData("owner_pid   : x", null)]
+    [InlineData("", null)]
+    public void The_owner_of_a_substream_is_in_its_status(string status, int? owner) => Substreams.Parse(status).ShouldBe(owner);
+
+    [Fact]
+    public void A_count_that_another_sound_cards_user_explains_is_no_reason_to_refuse()
+    {
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).With(Hosts.Card(2)).WithNvidiaDriver(new()).Loading("nvidia", "nvidia_uvm", "snd_hda_intel").Boot());
+        var other = desk.Kernel.List(Sys.Function(new(0, 2, 0, 1)) / "sound")[0]["card".Length..];
+        Holding(desk.Kernel, $"/dev/snd/controlC{other}", "pipewire");
+        Holding(desk.Kernel, $"/dev/snd/pcmC{other}D3p", "mpd");
+        desk.Done(Target.Vfio, "01:00");
+        desk.DriverOf("0000:01:00.1").ShouldBe("vfio-pci");
+    }
+
+    [Fact]
+    public void A_thread_with_a_table_of_its_own_is_found_and_its_process_named()
+    {
+        foreach (var (host, node) in new[] { ("single-gpu", "/dev/nvidia0"), ("single-gpu", "/dev/snd/controlC0"), ("two-identical-gpus", "/dev/nvidia0") })
+        {
+            var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
+            var process = desk.Kernel.StartProcess("worker");
+            var thread = new SimulatedThread(process.Pid + 1000, "pool-1");
+            process.Threads.Add(thread);
+            desk.Kernel.OpenNode(node, process).KeepInThread(thread);
+            desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem().Evidence[0].ShouldBe($"{process.Pid} worker ({node}) user alice");
+        }
+    }
+
+    // ---- processes that cannot be looked at ----
+
+    [Fact]
+    public void Processes_that_could_not_be_looked_at_are_named_in_the_plan_and_veto_nothing_where_the_kernel_counts()
+    {
+        var desk = new Desk(Hosts.TwoIdenticalGpus());
+        Holding(desk.Kernel, "/dev/nvidia1", "cuda");
+        var blinds = Enumerable.Range(0, 12).Select(_ => desk.Kernel.StartProcess("big")).ToList();
+        blinds.ForEach(b => b.IsUnreadable = true);
+        var plan = desk.Planned(Target.Vfio, "01:00");
+        plan.Notes[0].ShouldContain($"process {blinds[0].Pid}, {blinds[1].Pid}, {blinds[2].Pid}, {blinds[3].Pid}, {blinds[4].Pid} and 7 more");
+        desk.Run(plan).ShouldBeOfType<Outcome.Done>(desk.Memo.ToString());
+    }
+
+    [Fact]
+    public void One_of_them_that_has_the_gpu_is_a_refusal_by_the_count_and_named_as_maybe_the_one()
+    {
+        foreach (var (node, code) in new[] { ("/dev/nvidia0", "gpu-in-use"), ("/dev/snd/controlC0", "sibling-in-use") })
+        {
+            var desk = new Desk(Hosts.TwoIdenticalGpus());
+            var plan = desk.Planned(Target.Vfio, "01:00");
+            var process = desk.Kernel.StartProcess("big");
+            desk.Kernel.OpenNode(node, process);
+            process.IsUnreadable = true;
+            var finding = desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem();
+            finding.Code.ShouldBe(code);
+            string.Join('\n', finding.Evidence).ShouldContain($"process {process.Pid} ");
+            desk.Run(plan).ShouldBeOfType<Outcome.RolledBack>(desk.Memo.ToString());
+        }
+    }
+
+    [Fact]
+    public void A_driver_that_counts_nothing_is_not_unbound_while_a_process_cannot_be_looked_at()
+    {
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).WithNvidiaDriver(new()).WithBuiltIn("snd_hda_intel").Loading("nvidia", "nvidia_uvm").Boot());
+        Holding(desk.Kernel, "/dev/nvidiactl", "cuda");
+        desk.Kernel.StartProcess("big").IsUnreadable = true;
+        desk.Refused(Target.Vfio, policy: Policy.Default with { By = FreeBy.Unbind }).Findings.ShouldContain(f => f.Code == "sibling-in-use" && f.What.Contains("counts no users"));
     }
 }

@@ -91,10 +91,11 @@ public sealed partial class SimulatedKernel
         return target;
     }
 
-    /// <summary>PID 1 answers nobody: systemctl waits until it is killed.</summary>
-    public void HangSystemctl() => Programs[Kernel.Programs.Systemctl] = new(
-        static arguments => arguments is ["show", ..],
-        static _ => throw new KernelRefused(Kernel.Programs.Systemctl, 0, "it did not end in time and was killed"));
+    /// <summary>PID 1 answers nobody: systemctl waits until it is killed, which costs its whole budget each time.</summary>
+    public void HangSystemctl() => HangProgram(Kernel.Programs.Systemctl);
+
+    /// <summary>A program that waits for a daemon that does not answer, until it is killed.</summary>
+    public void HangProgram(string program) => Programs[program] = Programs[program] with { Run = static _ => throw new NoAnswer(), Talk = static (_, _, _) => throw new NoAnswer() };
 
     /// <summary>A unit with BindsTo= and WantedBy= of a target; down until it is started.</summary>
     public SimulatedUnit AddBoundUnit(SimulatedUnit target, string name, string command, params IReadOnlyList<string> nodes)

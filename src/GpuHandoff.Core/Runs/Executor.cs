@@ -144,7 +144,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                 }
                 catch (Exception refused) when (refused is KernelRefused or LedgerRefused)
                 {
-                    return Back(step, refused.Message, journal);
+                    return Back(step, refused.Message, journal, (refused as KernelRefused)?.Hint);
                 }
                 catch (KernelSilent silent)
                 {
@@ -175,7 +175,8 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         {
             step.Run(kernel, within);
         }
-        catch (KernelRefused refused)
+        // Before the GPU is where it shall be, a program of ours that hangs in the kernel may have it open there.
+        catch (KernelRefused refused) when (refused is not ProgramSilent { IsOver: false })
         {
             var warning = $"{step.Say()}: {refused.Message}";
             _warnings.Add(warning);
@@ -183,10 +184,10 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         }
     }
 
-    Outcome Back(Step step, string reason, IJournal journal)
+    Outcome Back(Step step, string reason, IJournal journal, string? hint = null)
     {
         witness.StepFails(step, reason);
-        return Back($"{step.Say()}: failed", new(step, reason), journal);
+        return Back($"{step.Say()}: failed", new(step, reason) { Hint = hint }, journal);
     }
 
     /// <summary>Undoes what was begun, newest first, and goes on past an undo that fails.</summary>

@@ -5,7 +5,11 @@ using GpuHandoff.Steps;
 namespace GpuHandoff.Runs;
 
 /// <summary>A step that failed, and the evidence.</summary>
-public sealed record Failure(Step Step, string Reason);
+public sealed record Failure(Step Step, string Reason)
+{
+    /// <summary>What to do about it; null: the kernel log may tell.</summary>
+    public string? Hint { get; init; }
+}
 
 /// <summary>How a run ended. There are no two outcomes at once.</summary>
 public abstract record Outcome

@@ -85,7 +85,8 @@ public class FaultSweep
             var desk = Started(host, target, way);
             var before = desk.Kernel.Calls.Count;
             // Nodes are made and removed by plain calls that cannot block: they have no budget to exceed.
-            if (CallAt(host, target, way, call) is var text && (text.StartsWith("mknod", StringComparison.Ordinal) || text.StartsWith("unlink", StringComparison.Ordinal)))
+            // A program is another kind of silence: see below.
+            if (CallAt(host, target, way, call) is var text && (text.StartsWith("mknod", StringComparison.Ordinal) || text.StartsWith("unlink", StringComparison.Ordinal) || IsProgram(text)))
                 continue;
             desk.Kernel.Faults.Silent(before + call);
 
@@ -109,6 +110,33 @@ public class FaultSweep
         Evidence.Record(
             "any one write of any plan never returns", "wrote nothing more, marked the card (exit 4); every later run refused at once",
             "the call, since when, what was not undone, and that a reboot is needed", Swept());
+    }
+
+    static bool IsProgram(string call) => call.StartsWith('/');
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_program_that_never_ends_marks_no_gpu_and_the_next_run_goes_on(string host, Target target, FreeBy way)
+    {
+        for (var call = 1; call <= Length(host, target, way); call++)
+        {
+            if (CallAt(host, target, way, call) is var text && !IsProgram(text))
+                continue;
+            var desk = Started(host, target, way);
+            desk.Kernel.Faults.Silent(desk.Kernel.Calls.Count + call);
+
+            var outcome = desk.Run(target, Gpu(desk), Of(way));
+
+            var told = $"call {call}: {text}\n{desk.Memo}";
+            (outcome is Outcome.Stuck { Silent: true }).ShouldBeFalse(told);
+            desk.Ledger.Wedges().ShouldBeEmpty(told);
+            desk.Kernel.Hazards.ShouldBeEmpty(told);
+            desk.HandOver(target, Gpu(desk), Of(way)).ShouldBeOfType<Ending.Ran>(told).Outcome.ShouldBeOfType<Outcome.Done>(told);
+            Add(outcome switch { Outcome.Done => "done", Outcome.RolledBack => "rolled back", _ => "partly rolled back" });
+        }
+        Evidence.Record(
+            "any one program of any plan hangs, and SIGKILL does not end it", "undid what needs no such program (exit 3 or 4), or ended with a warning where the GPU was there already (exit 0); marked no GPU",
+            "the program, its PID, and that it is no call that holds the GPU", Swept());
     }
 
     [Theory]

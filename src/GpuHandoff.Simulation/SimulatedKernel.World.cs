@@ -92,10 +92,22 @@ public sealed partial class SimulatedKernel
     }
 
     /// <summary>PID 1 answers nobody: systemctl waits until it is killed, which costs its whole budget each time.</summary>
-    public void HangSystemctl() => HangProgram(Kernel.Programs.Systemctl);
+    public IDisposable HangSystemctl() => HangProgram(Kernel.Programs.Systemctl);
 
-    /// <summary>A program that waits for a daemon that does not answer, until it is killed.</summary>
-    public void HangProgram(string program) => Programs[program] = Programs[program] with { Run = static _ => throw new NoAnswer(), Talk = static (_, _, _) => throw new NoAnswer() };
+    /// <summary>A program waits for a daemon that does not answer, until it is killed; until disposed.</summary>
+    public IDisposable HangProgram(string program)
+    {
+        var before = Programs[program];
+        Programs[program] = before with { Run = static _ => throw new NoAnswer(), Talk = static (_, _, _) => throw new NoAnswer() };
+        return new OpenNode(0, program, null, () => Programs[program] = before);
+    }
+
+    /// <summary>Every program that is installed waits for something that does not answer; until disposed.</summary>
+    public IDisposable HangPrograms()
+    {
+        var hung = Programs.Keys.ToList().ConvertAll(HangProgram);
+        return new OpenNode(0, "", null, () => hung.ForEach(program => program.Dispose()));
+    }
 
     /// <summary>A unit with BindsTo= and WantedBy= of a target; down until it is started.</summary>
     public SimulatedUnit AddBoundUnit(SimulatedUnit target, string name, string command, params IReadOnlyList<string> nodes)

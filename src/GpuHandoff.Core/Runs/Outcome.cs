@@ -19,6 +19,9 @@ public abstract record Outcome
     {
         /// <summary>What did not come back though the card is where it shall be: a console, a service. Each with its reason.</summary>
         public ImmutableArray<string> Warnings { get; init; } = [];
+
+        /// <summary>What was to be started again and was not tried, or did not answer: a later run starts it.</summary>
+        public ImmutableArray<Step> Left { get; init; } = [];
     }
 
     /// <summary>A step failed or the run was interrupted, and everything is as it was before.</summary>

@@ -162,6 +162,62 @@ public class FaultSweep
 
     [Theory]
     [MemberData(nameof(Cases))]
+    public void Nothing_that_happens_behind_the_last_step_that_moves_a_gpu_moves_it_again(string host, Target target, FreeBy way)
+    {
+        var quiet = Started(host, target, way);
+        quiet.Done(target, Gpu(quiet), Of(way));
+        foreach (var what in new[] { "signal", "limit", "silence" })
+        {
+            for (var call = 1; call <= Length(host, target, way); call++)
+            {
+                var desk = Started(host, target, way);
+                var plan = desk.Planned(target, Gpu(desk), Of(way));
+                var last = plan.Steps().ToList().FindLastIndex(s => !s.MayFail());
+                using var stop = new CancellationTokenSource();
+                IDisposable? hung = null;
+                var arrived = false;
+                desk.Kernel.Faults.Before(desk.Kernel.Calls.Count + call, kernel =>
+                {
+                    // The diary tells: a step behind the last firm one has begun.
+                    arrived = Enumerable.Range(last + 1, plan.Steps().Count() - last - 1)
+                        .Any(step => desk.Ledger.Diaries.Values.Any(diary => diary.Contains($"{{\"begins\":{step}}}\n")));
+                    if (!arrived)
+                        return;
+                    if (what == "signal")
+                        stop.Cancel();
+                    else if (what == "limit")
+                        kernel.Pause(TimeSpan.FromSeconds(600));
+                    else
+                        hung = kernel.HangPrograms();
+                });
+
+                var outcome = desk.Run(plan, Of(way), stop.Token);
+
+                if (!arrived)
+                    continue;
+                var told = $"{what} at call {call}: {CallAt(host, target, way, call)}\n{desk.Memo}";
+                outcome.ShouldBeOfType<Outcome.Done>(told);
+                desk.Kernel.Hazards.ShouldBeEmpty(told);
+                hung?.Dispose();
+                var rest = desk.Planned(target, Gpu(desk), Of(way));
+                rest.Steps().ShouldAllBe(step => step.MayFail());
+                if (target == Target.Host)
+                {
+                    desk.Run(rest).ShouldBeOfType<Outcome.Done>(told);
+                    desk.Picture().ShouldBe(quiet.Picture(), told);
+                    desk.Planned(target, Gpu(desk), Of(way)).IsEmpty().ShouldBeTrue(told);
+                    desk.Ledger.Homes().Length.ShouldBe(quiet.Ledger.Homes().Length, told);
+                }
+                Add($"{what}: done");
+            }
+        }
+        Evidence.Record(
+            "a signal, the end of the time or a program that hangs, behind the last step that moves the GPU", "left the GPU where it shall be, ended the rest with warnings (exit 0), and the next run started what was left",
+            "each service that was not started, why, and the command that starts it", Swept());
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
     public void A_visitor_that_opens_the_card_before_any_write_never_makes_us_wait_for_ever(string host, Target target, FreeBy way)
     {
         for (var call = 1; call <= Length(host, target, way); call++)

@@ -16,6 +16,8 @@ sealed class FileJournal(string path, FileStream file) : IJournal
 
     public void Undone(int step) => Line(JournalText.Undone(step), flush: false);
 
+    public void Left(int step) => Line(JournalText.Left(step), flush: false);
+
     public void Closes(Outcome outcome) => Line(JournalText.Closes(outcome));
 
     public void Dispose() => file.Dispose();

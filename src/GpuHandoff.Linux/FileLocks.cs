@@ -59,7 +59,7 @@ public sealed class FileLocks(IKernel kernel, string folder, Hand? hand = null) 
         Free(file);
         if (!free)
             return errno == Errno.TryAgain ? false : throw Refused(path, errno);
-        hand!.Post($"lock {path}", kernel.Uptime, "hold", path);
+        hand!.Hold(path);
         _posted.Add(path);
         return true;
     }

@@ -202,10 +202,14 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
     {
         if (ModprobeProgram.Find() is not { } modprobe)
             return false;
-        using var process = Spawned.Start(modprobe, ["--dry-run", "--quiet", "--", module], talks: false, complains: false);
-        return process.Wait(_lookUp) is { } exit
-            ? exit == 0
-            : throw new KernelSilent($"modprobe --dry-run {module}", _lookUp, Uptime - _lookUp) { Process = process.Look() };
+        string[] arguments = ["--dry-run", "--quiet", "--", module];
+        return RiskyCalls.Run(modprobe, arguments, _lookUp, "", []) switch
+        {
+            ProgramEnd.Ended(var exit, _) => exit == 0,
+            ProgramEnd.Refused(var errno, var reason) => throw new KernelRefused($"modprobe --dry-run {module}", errno, reason),
+            ProgramEnd.Silent(var pid, var isOver) => throw new ProgramSilent($"modprobe --dry-run {module}", modprobe, pid, _lookUp, isOver),
+            _ => throw new InvalidOperationException("a program ends in one of three ways"),
+        };
     }
 
     public void LoadModule(string module, IReadOnlyList<string> parameters, TimeSpan budget) =>
@@ -273,7 +277,6 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         string program, IReadOnlyList<string> arguments, TimeSpan budget, string input = "", IReadOnlyList<string>? environment = null)
     {
         var saying = $"{program} {string.Join(' ', arguments)}";
-        var since = Uptime;
         string[] request =
         [
             "run", ((long)budget.TotalMilliseconds).ToString(), input, (environment?.Count ?? 0).ToString(), .. environment ?? [],
@@ -281,12 +284,13 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         ];
         var end = hand is null
             ? RiskyCalls.Run(program, arguments, budget, input, environment ?? [])
-            : ProgramEnd.OfMessage(hand.Ask(saying, budget + _untilKilled, since, request));
+            : ProgramEnd.OfMessage(hand.Ask(saying, budget + RiskyCalls.UntilKilled + _onTheWay, Uptime, request));
         return end switch
         {
             ProgramEnd.Ended(var exit, var output) => new(exit, output),
             ProgramEnd.Refused(var errno, var reason) => throw new KernelRefused(saying, errno, reason),
-            _ => throw new KernelSilent(saying, budget, since),
+            ProgramEnd.Silent(var pid, var isOver) => throw new ProgramSilent(saying, program, pid, budget, isOver),
+            _ => throw new InvalidOperationException("a program ends in one of three ways"),
         };
     }
 
@@ -368,8 +372,8 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
         hand.Ask(saying, budget, Uptime, parts);
     }
 
-    // The hand's own patience with a program that was killed, and its way to us.
-    static readonly TimeSpan _untilKilled = TimeSpan.FromSeconds(2);
+    // What the hand has found out, on its way to us.
+    static readonly TimeSpan _onTheWay = TimeSpan.FromSeconds(2);
 
     // A process that ends while it is looked at.
     const int NoProcess = 3;

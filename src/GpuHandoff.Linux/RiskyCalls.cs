@@ -88,16 +88,20 @@ static class RiskyCalls
     public static (int Errno, string Reason, string? Text) UnloadModule(string module) =>
         Libc.DeleteModule(module, Libc.NonBlocking) == 0 ? Done : Failed();
 
-    public static (int Errno, string Reason, string? Text) Modprobe(IReadOnlyList<string> arguments)
+    public static (int Errno, string Reason, string? Text) Modprobe(IReadOnlyList<string> arguments) =>
+        ModprobeProgram.Find() is { } modprobe ? Load(modprobe, arguments) : (Errno.NoEntry, ModprobeProgram.Missing, null);
+
+    /// <summary>Runs modprobe for as long as it takes: a module's probe cannot be ended.</summary>
+    internal static (int Errno, string Reason, string? Text) Load(string modprobe, IReadOnlyList<string> arguments)
     {
-        if (ModprobeProgram.Find() is not { } modprobe)
-            return (Errno.NoEntry, ModprobeProgram.Missing, null);
         try
         {
             using var process = Spawned.Start(modprobe, arguments, talks: false, complains: true);
-            var said = Drain(process.FromChild);
-            var exit = process.Wait();
-            return exit == 0 ? Done : (0, said.Length > 0 ? said : $"modprobe ended with exit code {exit} and no word", null);
+            var said = new MemoryStream();
+            // An install line of modprobe.d may leave a daemon that keeps the pipe open: modprobe's end counts.
+            var exit = Finish(process, said, TimeSpan.MaxValue);
+            var words = Encoding.UTF8.GetString(said.ToArray()).Trim();
+            return exit == 0 ? Done : (0, words.Length > 0 ? words : $"modprobe: {Spawned.Say(exit!.Value)}", null);
         }
         catch (KernelRefused refused)
         {
@@ -107,7 +111,7 @@ static class RiskyCalls
 
     /// <summary>
     /// Runs a program to its end, or ends it when its budget is spent. That it could not be ended is an answer, too: then a
-    /// call of its own hangs in the kernel.
+    /// call of its own hangs in the kernel, on a dead NFS or the like.
     /// </summary>
     public static ProgramEnd Run(
         string program, IReadOnlyList<string> arguments, TimeSpan budget, string input, IReadOnlyList<string> environment)
@@ -119,11 +123,13 @@ static class RiskyCalls
             process.Tell(input);
             var said = new MemoryStream();
             if (Finish(process, said, budget) is { } exit)
-                return new ProgramEnd.Ended(exit, Encoding.UTF8.GetString(said.ToArray()).Replace('\0', ' ').Trim());
+            {
+                return exit == Spawned.Unknown
+                    ? new ProgramEnd.Refused(0, Spawned.Say(exit))
+                    : new ProgramEnd.Ended(exit, Encoding.UTF8.GetString(said.ToArray()).Replace('\0', ' ').Trim());
+            }
             process.Kill();
-            return Finish(process, said, _untilKilled) is null
-                ? new ProgramEnd.Silent()
-                : new ProgramEnd.Refused(0, $"it ran longer than {budget.TotalSeconds:0.#} s and was ended");
+            return new ProgramEnd.Silent(process.Pid, IsOver: Finish(process, said, UntilKilled) is not null);
         }
         catch (KernelRefused refused)
         {
@@ -163,29 +169,14 @@ static class RiskyCalls
     }
 
     static readonly TimeSpan _turn = TimeSpan.FromMilliseconds(20);
-    static readonly TimeSpan _untilKilled = TimeSpan.FromSeconds(1);
+
+    /// <summary>How long a program that was killed gets to be gone: on a host that swaps that takes seconds.</summary>
+    internal static readonly TimeSpan UntilKilled = TimeSpan.FromSeconds(5);
 
     static bool Watch(int file, TimeSpan time)
     {
         var watched = new Watched { File = file, Wanted = Libc.Readable };
         return Libc.Poll(ref watched, 1, (int)time.TotalMilliseconds) > 0;
-    }
-
-    static string Drain(int file)
-    {
-        var said = new MemoryStream();
-        Span<byte> buffer = stackalloc byte[1024];
-        while (true)
-        {
-            var got = Libc.Read(file, buffer, buffer.Length);
-            if (got < 0 && Libc.LastError() == Spawned.Interrupted)
-                continue;
-            if (got <= 0)
-                return Encoding.UTF8.GetString(said.ToArray()).Trim();
-            // Read on to the end, or modprobe would block on a full pipe; keep what a message can bear.
-            if (said.Length < LongestComplaint)
-                said.Write(buffer[..(int)got]);
-        }
     }
 
     static (int Errno, string Reason, string? Text) Failed()

@@ -43,7 +43,9 @@ sealed class Spawned : IDisposable
     /// <summary>Starts a program by its absolute path.</summary>
     /// <param name="talks">Whether it gets a pipe for its stdin.</param>
     /// <param name="complains">Whether its stderr goes to the same pipe as its stdout; else to /dev/null.</param>
-    /// <param name="environment">Null: nothing, for programs that need nothing. With one it also gets its signals back as they are by default.</param>
+    /// <param name="environment">
+    /// Null: nothing, for programs that need nothing. With one it also gets the signals that end it back as they are by default.
+    /// </param>
     public static Spawned Start(
         string program, IReadOnlyList<string> arguments, bool talks, bool complains, IReadOnlyList<string>? environment = null)
     {
@@ -60,15 +62,16 @@ sealed class Spawned : IDisposable
         Span<byte> attributes = stackalloc byte[OpaqueSize];
         _ = Libc.InitFileActions(actions);
         _ = Libc.InitSpawnAttributes(attributes);
-        _ = Libc.SetSpawnFlags(attributes, environment is null ? Libc.NewSession : (short)(Libc.NewSession | Libc.DefaultSignals));
-        if (environment is not null)
+        _ = Libc.SetSpawnFlags(attributes, Libc.NewSession | Libc.DefaultSignals);
+        // What is ignored is inherited. With SIGCHLD ignored no program can ask how its own children ended (waitpid(2), ECHILD);
+        // the others the hand ignores, and a container started so would not hear them, either.
+        Span<byte> signals = stackalloc byte[SignalSetSize];
+        foreach (var signal in environment is null ? (ReadOnlySpan<int>)[Libc.ChildEnded]
+            : [Libc.ChildEnded, Libc.Hangup, Libc.Interrupt, Libc.BrokenPipe, Libc.Terminate])
         {
-            // The hand ignores these, and what is ignored is inherited: a container started so would not hear them, either.
-            Span<byte> signals = stackalloc byte[SignalSetSize];
-            foreach (var signal in (ReadOnlySpan<int>)[Libc.Hangup, Libc.Interrupt, Libc.BrokenPipe, Libc.Terminate])
-                signals[(signal - 1) / 8] |= (byte)(1 << ((signal - 1) % 8));
-            _ = Libc.SetDefaultSignals(attributes, signals);
+            signals[(signal - 1) / 8] |= (byte)(1 << ((signal - 1) % 8));
         }
+        _ = Libc.SetDefaultSignals(attributes, signals);
         _ = talks ? Libc.AddDup(actions, input[0], 0) : Libc.AddOpen(actions, 0, "/dev/null", Libc.ReadOnly, 0);
         _ = Libc.AddDup(actions, output[1], 1);
         _ = complains ? Libc.AddDup(actions, output[1], 2) : Libc.AddOpen(actions, 2, "/dev/null", Libc.WriteOnly, 0);
@@ -104,13 +107,17 @@ sealed class Spawned : IDisposable
         ToChild = -1;
     }
 
-    /// <summary>Its exit code once it has closed its output and ended.</summary>
+    /// <summary>Its exit code once it has ended; <see cref="Unknown"/> where the kernel has kept none.</summary>
     public int Wait()
     {
         int status;
-        while (Libc.WaitPid(_pid, out status, 0) < 0 && Libc.LastError() == Interrupted)
+        while (Libc.WaitPid(_pid, out status, 0) < 0)
         {
             // A signal came in between: wait on.
+            if (Libc.LastError() == Interrupted)
+                continue;
+            _reaped = true;
+            return Unknown;
         }
         _reaped = true;
         return ExitCode(status);
@@ -136,23 +143,64 @@ sealed class Spawned : IDisposable
     /// <summary>Where it is, or the child of its own that it waits for.</summary>
     public LeftBehind Look()
     {
-        var looking = new LinuxKernel(hand: null);
-        var pid = _pid;
-        while (looking.Read(Sys.Proc / $"{pid}/task/{pid}/children")?.Split(' ') is [{ Length: > 0 } child, ..])
-            pid = int.Parse(child, CultureInfo.InvariantCulture);
-        var stat = ProcessStat.Of(pid, looking);
-        var function = looking.Read(Sys.Proc / $"{pid}/wchan");
+        var (pid, stat) = Chain()[^1];
+        var function = _looking.Read(Sys.Proc / $"{pid}/wchan");
         return new(pid, stat?.Started ?? 0, stat is null ? "" : $"state {stat.State}{(function is null or "" or "0" ? "" : $" in {function}")}");
     }
 
-    /// <summary>Its exit code; null while it runs.</summary>
+    /// <summary>It, and behind it the child that it waits for, and so on; a stat is null where that one has just ended.</summary>
+    public IReadOnlyList<(int Pid, ProcessStat? Stat)> Chain()
+    {
+        var chain = new List<(int, ProcessStat?)>();
+        for (int? pid = _pid; pid is { } at; pid = ChildOf(at))
+            chain.Add((at, ProcessStat.Of(at, _looking)));
+        return chain;
+
+        static int? ChildOf(int pid) => _looking.Read(Sys.Proc / $"{pid}/task/{pid}/children")?.Split(' ') is [{ Length: > 0 } child, ..]
+            ? int.Parse(child, CultureInfo.InvariantCulture) : null;
+    }
+
+    static readonly LinuxKernel _looking = new(hand: null);
+
+    /// <summary>Its exit code; null while it runs; <see cref="Unknown"/> where it has ended and the kernel has kept none.</summary>
     public int? Ended()
     {
-        if (Libc.WaitPid(_pid, out var status, Libc.NoHang) != _pid)
+        if (_reaped)
+            return Unknown;
+        var pid = Libc.WaitPid(_pid, out var status, Libc.NoHang);
+        // waitpid(2): with SIGCHLD ignored a child that has ended leaves nothing to ask for. One that runs is there all the same.
+        if (pid < 0 && Libc.LastError() == Errno.NoChild)
+        {
+            _reaped = true;
+            return Unknown;
+        }
+        if (pid != _pid)
             return null;
         _reaped = true;
         return ExitCode(status);
     }
+
+    /// <summary>Ends it alone, and waits for that; false: it has not ended within the limit.</summary>
+    public bool End(TimeSpan limit)
+    {
+        // Not one that was asked for already: its PID may be another's by now.
+        if (!_reaped)
+            _ = Libc.SendSignal(_pid, Libc.Kill);
+        for (var clock = Stopwatch.StartNew(); Ended() is null; Thread.Sleep(5))
+        {
+            if (clock.Elapsed >= limit)
+                return false;
+        }
+        return true;
+    }
+
+    /// <summary>No exit code that a program can have: it has ended, and how is not known.</summary>
+    public const int Unknown = -1;
+
+    /// <summary>An exit code other than 0, in words.</summary>
+    public static string Say(int exit) => exit == Unknown
+        ? "it has ended, and the kernel kept no exit code: SIGCHLD is ignored"
+        : $"it ended with exit code {exit} and no word";
 
     /// <summary>Ends it and what it started, as far as that stayed in its session's first group.</summary>
     public void Kill() => _ = Libc.SendSignal(-_pid, Libc.Kill);

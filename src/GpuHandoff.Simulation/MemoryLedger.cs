@@ -127,6 +127,8 @@ public sealed class MemoryLedger : ILedger
 
         public void Undone(int step) => ledger.Add(name, JournalText.Undone(step));
 
+        public void Left(int step) => ledger.Add(name, JournalText.Left(step));
+
         public void Closes(Outcome outcome) => ledger.Add(name, JournalText.Closes(outcome));
 
         public void Dispose()

@@ -155,6 +155,9 @@ sealed class Processes
 
     public IEnumerable<SimulatedProcess> Running => running.Values;
 
+    /// <summary>The number of a process that has come and gone.</summary>
+    public int Passing() => ++lastPid;
+
     public SimulatedProcess Start(string name, string cgroup, int? pid, ulong started)
     {
         var process = new SimulatedProcess(pid ?? ++lastPid, name, cgroup) { Started = started };

@@ -99,10 +99,23 @@ public sealed partial class SimulatedKernel
         return target;
     }
 
-    /// <summary>PID 1 answers nobody: systemctl waits until it is killed.</summary>
-    public void HangSystemctl() => Programs[Kernel.Programs.Systemctl] = new(
-        static arguments => arguments is ["show", ..],
-        static _ => throw new KernelRefused(Kernel.Programs.Systemctl, 0, "it did not end in time and was killed"));
+    /// <summary>PID 1 answers nobody: systemctl waits until it is killed, which costs its whole budget each time.</summary>
+    public IDisposable HangSystemctl() => HangProgram(Kernel.Programs.Systemctl);
+
+    /// <summary>A program waits for a daemon that does not answer, until it is killed; until disposed.</summary>
+    public IDisposable HangProgram(string program)
+    {
+        var before = Programs[program];
+        Programs[program] = before with { Run = static _ => throw new NoAnswer(), Talk = static (_, _, _) => throw new NoAnswer() };
+        return new OpenNode(0, program, null, () => Programs[program] = before);
+    }
+
+    /// <summary>Every program that is installed waits for something that does not answer; until disposed.</summary>
+    public IDisposable HangPrograms()
+    {
+        var hung = Programs.Keys.ToList().ConvertAll(HangProgram);
+        return new OpenNode(0, "", null, () => hung.ForEach(program => program.Dispose()));
+    }
 
     /// <summary>A unit with BindsTo= and WantedBy= of a target; down until it is started.</summary>
     public SimulatedUnit AddBoundUnit(SimulatedUnit target, string name, string command, params IReadOnlyList<string> nodes)

@@ -178,7 +178,7 @@ public sealed partial class SimulatedKernel : IKernel
         {
             var since = Uptime;
             clock.Advance(budget);
-            throw new KernelSilent($"read {file}", budget, since);
+            throw new KernelSilent($"read {file}", budget, since, Helper());
         }
         return ClusterIsDead && file.Text.StartsWith("/etc/pve/", StringComparison.Ordinal)
             ? throw new KernelRefused($"read {file}", Errno.NotConnected, Say(Errno.NotConnected))
@@ -296,10 +296,18 @@ public sealed partial class SimulatedKernel : IKernel
         ProgramResult Run() => input.Length > 0
             ? installed.Talk?.Invoke(arguments, input.Trim(), environment ?? []) ?? throw InstalledProgram.Untaught(program, [input])
             : installed.Run(arguments);
+        var since = Uptime;
         if (input.Length > 0 ? input.StartsWith("get_", StringComparison.Ordinal) : installed.Asks(arguments))
         {
             asked.Add(call);
-            return Run();
+            try
+            {
+                return Run();
+            }
+            catch (NoAnswer)
+            {
+                throw Late();
+            }
         }
         ProgramResult? result = null;
         var late = false;
@@ -322,9 +330,19 @@ public sealed partial class SimulatedKernel : IKernel
             // A fault: a program has words and an exit code, and no errno.
             return new(1, refused.Reason);
         }
-        return late
-            ? throw new KernelRefused(call, 0, $"it ran longer than {budget.TotalSeconds:0.#} s and was ended")
-            : result ?? new(0, "");
+        catch (KernelSilent silent)
+        {
+            // A fault: one that not even SIGKILL ends. It is no call that holds a GPU.
+            throw new ProgramSilent(call, program, silent.Process.Pid, budget, isOver: false);
+        }
+        return late ? throw Late() : result ?? new(0, "");
+
+        ProgramSilent Late()
+        {
+            if (since + budget - Uptime is var rest && rest > TimeSpan.Zero)
+                clock.Advance(rest);
+            return new(call, program, Processes.Passing(), budget, isOver: true);
+        }
     }
 
     public void Signal(int pid, ulong startedAt, ProcessSignal signal) =>
@@ -399,11 +417,11 @@ public sealed partial class SimulatedKernel : IKernel
                         Bus.RescanLockHolder = said;
                 }
                 clock.Advance(budget);
-                throw new KernelSilent(said, budget, since);
+                throw new KernelSilent(said, budget, since, Helper());
             case FaultKind.SilentThenDone:
                 Act();
                 clock.Advance(budget);
-                throw new KernelSilent(said, budget, since);
+                throw new KernelSilent(said, budget, since, Helper());
         }
 
         void Act()
@@ -425,7 +443,7 @@ public sealed partial class SimulatedKernel : IKernel
             }
             catch (NoAnswer)
             {
-                throw new KernelSilent(said, budget, since);
+                throw new KernelSilent(said, budget, since, Helper());
             }
             finally
             {
@@ -438,6 +456,15 @@ public sealed partial class SimulatedKernel : IKernel
         KernelRefused Injected() => said.StartsWith("modprobe", StringComparison.Ordinal)
             ? new(said, 0, $"modprobe: ERROR: could not insert: {Say(fault.Errno)}")
             : new(said, fault.Errno, Say(fault.Errno));
+    }
+
+    /// <summary>The helper process that the call is made in: it stays in it until a test ends it.</summary>
+    LeftBehind Helper()
+    {
+        var helper = StartProcess("gpu-handoff", "/system.slice/gpu-handoff.service");
+        helper.CommandLine = ["/usr/sbin/gpu-handoff", "--hand"];
+        helper.IsUninterruptible = true;
+        return new(helper.Pid, helper.Started, "state D");
     }
 
     /// <summary>ENXIO is what opening a node without a driver gives; the tool itself never has to tell it apart.</summary>

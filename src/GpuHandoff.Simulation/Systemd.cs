@@ -23,6 +23,9 @@ public sealed class SimulatedUnit
     /// <summary>How long it takes to stop.</summary>
     public TimeSpan StopTakes { get; set; } = TimeSpan.FromMilliseconds(300);
 
+    /// <summary>How long it takes to start: systemctl waits for that, and PID 1 goes on where systemctl is ended.</summary>
+    public TimeSpan StartTakes { get; set; }
+
     /// <summary>It cannot be started any more: its program is gone, its configuration is wrong.</summary>
     public bool IsBroken { get; set; }
 
@@ -92,7 +95,7 @@ sealed class Systemd(SimulatedKernel kernel)
         // systemctl(1): 0 for "running" alone.
         ["is-system-running"] => kernel.SystemState is { } state
             ? new(state == "running" ? 0 : 1, state)
-            : throw new KernelSilent("systemctl is-system-running", TimeSpan.FromSeconds(20), kernel.Uptime),
+            : throw new NoAnswer(),
         ["stop", "--", var unit] => Stop(unit),
         ["start", "--", var unit] => Start(unit),
         ["start", "--job-mode=ignore-dependencies", "--", var unit] => Start(unit, alone: true),
@@ -167,6 +170,26 @@ sealed class Systemd(SimulatedKernel kernel)
         // core/unit.c:unit_verify_deps, bound to one that is not up.
         if (!alone && unit.BindsTo.Any(needed => Find(needed)?.State != "active"))
             return new(1, $"A dependency job for {name} failed. See 'journalctl -xe' for details.");
+        if (unit.StartTakes > TimeSpan.Zero)
+        {
+            unit.State = "activating";
+            kernel.Later(unit.StartTakes, () => Up(unit));
+            kernel.WaitUntil(() => unit.State != "activating");
+        }
+        else
+        {
+            Up(unit);
+        }
+        if (!alone)
+        {
+            foreach (var wanted in unit.Wants)
+                Start(wanted);
+        }
+        return new(0, "");
+    }
+
+    void Up(SimulatedUnit unit)
+    {
         if (unit.Command.Length > 0)
         {
             unit.Process = kernel.StartProcess(unit.Command, $"/system.slice/{unit.Name}");
@@ -174,12 +197,6 @@ sealed class Systemd(SimulatedKernel kernel)
         }
         unit.Others = unit.StartsToo?.Invoke(kernel) ?? [];
         unit.State = "active";
-        if (!alone)
-        {
-            foreach (var wanted in unit.Wants)
-                Start(wanted);
-        }
-        return new(0, "");
     }
 
     ProgramResult Forgive(string name)

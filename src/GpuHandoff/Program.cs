@@ -11,6 +11,7 @@ static class Program
 {
     static int Main(string[] arguments)
     {
+        Signals.HearOfChildren();
         // Before anything else: a hand has one job, and is waited for.
         var call = HookCall.Of(arguments);
         if (call is null && arguments is [Hand.Argument, .. var rest])
@@ -46,7 +47,7 @@ static class Program
         }
         catch (KernelRefused refused)
         {
-            Say.Refused("kernel", refused.Message, [], "look at the kernel log: dmesg | tail", arguments.Contains("--json"));
+            Say.Refused("kernel", refused.Message, [], refused.Hint ?? "look at the kernel log: dmesg | tail", arguments.Contains("--json"));
             return ExitCode.Refused;
         }
     }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using GpuHandoff.Kernel;
 using GpuHandoff.Survey;
 
@@ -82,13 +83,60 @@ public sealed class ProgramTests : IDisposable
     {
         var kernel = hand ? _kernel : new LinuxKernel(hand: null);
         var clock = Stopwatch.StartNew();
-        var refused = Should.Throw<KernelRefused>(() => kernel.RunProgram(
+        var refused = Should.Throw<ProgramSilent>(() => kernel.RunProgram(
             Shell, ["-c", $"trap '' TERM; sleep 60 & echo $! > {_folder["child"]}; wait"], TimeSpan.FromSeconds(1)));
-        refused.Reason.ShouldContain("ran longer than 1 s");
+        refused.Reason.ShouldContain($"ran longer than 1 s and was ended (process {refused.Pid})");
+        (refused.Program, refused.IsOver).ShouldBe((Shell, true));
         clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(10));
         var child = int.Parse(File.ReadAllText(_folder["child"]));
         SpinWait.SpinUntil(() => ProcessStat.Of(child, kernel)?.HasEnded() != false, TimeSpan.FromSeconds(5)).ShouldBeTrue();
         kernel.RunProgram(Shell, ["-c", "echo on"], _plenty).Output.ShouldBe("on");
+    }
+
+    // A caller that ignores SIGCHLD (trap '' CHLD, many a daemon) passes that on through exec.
+    [Fact]
+    public void A_caller_that_ignores_the_ends_of_children_costs_no_exit_code()
+    {
+        File.WriteAllText(_folder["hand"], $"#!/bin/bash\ntrap '' CHLD\nexec {Path.Combine(AppContext.BaseDirectory, "gpu-handoff")} \"$@\"\n");
+        File.SetUnixFileMode(_folder["hand"], UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        using var hand = Hand.Start(_folder["hand"]);
+        var kernel = new LinuxKernel(hand);
+        kernel.RunProgram(Shell, ["-c", "exit 0"], _plenty).Exit.ShouldBe(0);
+        kernel.RunProgram(Shell, ["-c", "exit 7"], _plenty).Exit.ShouldBe(7);
+        kernel.RunProgram("/bin/grep", ["SigIgn", "/proc/self/status"], _plenty).Output.ShouldEndWith("0000");
+    }
+
+    [Fact]
+    public void An_end_that_was_taken_by_another_is_no_success_and_is_not_waited_for()
+    {
+        foreach (var program in (string[])["/bin/true", "/bin/false"])
+        {
+            using var process = Spawned.Start(program, [], talks: false, complains: false);
+            // As with SIGCHLD ignored: nothing is left to ask for.
+            Wait(process.Pid, out _, 0).ShouldBe(process.Pid);
+            process.Ended().ShouldBe(Spawned.Unknown);
+            process.Ended().ShouldBe(Spawned.Unknown);
+        }
+        using var other = Spawned.Start("/bin/true", [], talks: false, complains: false);
+        Wait(other.Pid, out _, 0).ShouldBe(other.Pid);
+        other.Wait().ShouldBe(Spawned.Unknown);
+    }
+
+    [DllImport("libc", EntryPoint = "waitpid")]
+    static extern int Wait(int pid, out int status, int options);
+
+    [Fact]
+    public void Modprobe_that_has_ended_is_not_waited_for_though_a_daemon_of_an_install_line_has_its_output()
+    {
+        var clock = Stopwatch.StartNew();
+        RiskyCalls.Load(Shell, ["-c", $"sleep 30 & echo $! > {_folder["daemon"]}"]).Reason.ShouldBeEmpty();
+        RiskyCalls.Load(Shell, ["-c", $"sleep 30 & echo $! > {_folder["other"]}; echo why not; exit 1"]).Reason.ShouldBe("why not");
+        clock.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(20));
+        foreach (var file in (string[])["daemon", "other"])
+        {
+            using var daemon = Process.GetProcessById(int.Parse(File.ReadAllText(_folder[file])));
+            daemon.Kill();
+        }
     }
 
     [Fact]

@@ -19,7 +19,10 @@ public enum FreeBy
 /// <summary>How long one call may take before it counts as silent.</summary>
 /// <param name="Write">A sysfs write: an override, an unbind, a bind.</param>
 /// <param name="Module">Loading or unloading one module; loading runs the probe of every card.</param>
-/// <param name="Total">The steps together, from the first to the last. Undoing is not cut short: each call has its own limit.</param>
+/// <param name="Total">
+/// Waiting for other runs and for a VM, and the steps, until the GPU is where it shall be. What is left then has
+/// <see cref="Restart"/>. Undoing is not cut short: each call has its own limit.
+/// </param>
 public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
 {
     /// <summary>A write may wait for a VM that is just letting go: the kernel polls a reset for 60 s (pci.c:pci_dev_wait).</summary>
@@ -36,6 +39,9 @@ public sealed record Limits(TimeSpan Write, TimeSpan Module, TimeSpan Total)
 
     /// <summary>A unit or a container to stop or start: systemd itself kills after 90 s where nothing else is said (TimeoutStopSec).</summary>
     public TimeSpan Users { get; init; } = TimeSpan.FromSeconds(100);
+
+    /// <summary>Starting again what was stopped, all together, once the GPU is where it shall be. Looked at between two of them.</summary>
+    public TimeSpan Restart { get; init; } = TimeSpan.FromSeconds(300);
 }
 
 /// <summary>Whether a VM that is off, and that Proxmox starts only to back it up, gets its GPU for that.</summary>

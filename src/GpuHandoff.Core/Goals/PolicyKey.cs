@@ -74,6 +74,7 @@ public sealed record PolicyKey(string Name, bool WholeRun, string Takes, Func<Po
         Seconds("limits.reset", 1, 3600, p => p.Limits.Reset, (l, v) => l with { Reset = v }),
         Seconds("limits.program", 1, 3600, p => p.Limits.Program, (l, v) => l with { Program = v }),
         Seconds("limits.users", 30, 3600, p => p.Limits.Users, (l, v) => l with { Users = v }),
+        Seconds("limits.restart", 10, 86400, p => p.Limits.Restart, (l, v) => l with { Restart = v }),
         Span("wait", 0, 86400, p => p.Patience, (p, v) => p with { Patience = v }),
         Word("backup", _backups, p => p.AtBackup, (p, v) => p with { AtBackup = v }, wholeRun: true) with { OfVm = true },
         Truth("backup-containers", p => p.BackupContainers, (p, v) => p with { BackupContainers = v }) with { WholeRun = true, OfVm = true },

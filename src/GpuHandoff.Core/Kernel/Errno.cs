@@ -7,6 +7,7 @@ public static class Errno
     public const int NoEntry = 2;
     public const int NoProcess = 3;
     public const int InputOutput = 5;
+    public const int NoChild = 10;
     public const int TryAgain = 11;
     public const int AccessDenied = 13;
     public const int Busy = 16;
@@ -31,6 +32,7 @@ public static class Errno
         NoEntry => "ENOENT (No such file or directory)",
         NoProcess => "ESRCH (No such process)",
         InputOutput => "EIO (Input/output error)",
+        NoChild => "ECHILD (No child processes)",
         TryAgain => "EAGAIN (Resource temporarily unavailable)",
         AccessDenied => "EACCES (Permission denied)",
         Busy => "EBUSY (Device or resource busy)",

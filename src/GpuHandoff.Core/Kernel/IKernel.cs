@@ -9,8 +9,9 @@ namespace GpuHandoff.Kernel;
 /// the sysfs protocol included, is our code and runs against the simulator.
 /// </summary>
 /// <remarks>
-/// A call that the kernel refuses throws <see cref="KernelRefused"/>; one that does not return within its budget throws
-/// <see cref="KernelSilent"/>, and the kernel may still be at it.
+/// A call that the kernel refuses throws <see cref="KernelRefused"/>. Silence has three kinds: a call that may hold a GPU and
+/// does not return within its budget throws <see cref="KernelSilent"/>, and the kernel may still be at it; a program that does
+/// not end is a <see cref="ProgramSilent"/>, a helper process that does not answer a <see cref="HelperSilent"/>.
 /// </remarks>
 public interface IKernel
 {
@@ -116,8 +117,8 @@ public interface IKernel
 
     /// <summary>Runs a program by its absolute path to its end: no shell, and nothing in its environment but PATH and LC_ALL=C.</summary>
     /// <remarks>
-    /// One that takes longer than its budget is killed and counts as refused: a program, other than a call into the kernel,
-    /// can be ended. Only one that survives SIGKILL is silent.
+    /// One that takes longer than its budget is killed and counts as refused, as a <see cref="ProgramSilent"/>, whether SIGKILL
+    /// has ended it or not: it says nothing of a GPU.
     /// </remarks>
     /// <param name="input">What it reads from its stdin; empty: it gets /dev/null.</param>
     /// <param name="environment">What it gets to know besides, as <c>NAME=VALUE</c>.</param>

@@ -8,6 +8,9 @@ public class KernelRefused(string call, int errno, string reason) : Exception($"
 
     public int Errno { get; } = errno;
 
+    /// <summary>What to do about it, where that is known; null: the kernel log may tell.</summary>
+    public virtual string? Hint => null;
+
     /// <summary>The kernel's or the program's own words: <c>ENODEV (No such device)</c>.</summary>
     public string Reason { get; } = reason;
 }

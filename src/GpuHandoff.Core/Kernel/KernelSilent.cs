@@ -1,10 +1,16 @@
 namespace GpuHandoff.Kernel;
 
 /// <summary>
-/// A call has not returned within its budget. It cannot be cancelled: the kernel may hold the device's lock for as long
-/// as it likes, so nobody may touch that device until it answers or the machine is booted anew.
+/// A call that may hold a GPU has not returned within its budget: a sysfs write, a module on its way in or out, a read of the
+/// GPU. It cannot be cancelled: the kernel may hold the device's lock for as long as it likes, so no run may touch that device
+/// until it answers or the machine is booted anew.
 /// </summary>
-public sealed class KernelSilent(string call, TimeSpan waited, TimeSpan since)
+/// <remarks>
+/// Only such a call. A program that hangs is a <see cref="ProgramSilent"/>, a helper process that does not answer a
+/// <see cref="HelperSilent"/>: neither says anything of a GPU.
+/// </remarks>
+/// <param name="process">The process that is still in the call: by this it can be seen later whether it has returned.</param>
+public sealed class KernelSilent(string call, TimeSpan waited, TimeSpan since, LeftBehind process)
     : Exception($"{call}: no answer for {waited.TotalSeconds:0.#} s")
 {
     /// <summary>What was asked, in words.</summary>
@@ -15,8 +21,8 @@ public sealed class KernelSilent(string call, TimeSpan waited, TimeSpan since)
     /// <summary>When it was asked, as time since boot.</summary>
     public TimeSpan Since { get; } = since;
 
-    /// <summary>The process that is still in the call; null where it is not known.</summary>
-    public LeftBehind? Process { get; init; }
+    /// <summary>The process that is still in the call.</summary>
+    public LeftBehind Process { get; } = process;
 }
 
 /// <summary>A process of ours that the kernel does not let go.</summary>

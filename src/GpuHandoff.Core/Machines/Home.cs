@@ -54,6 +54,12 @@ public sealed record Home(
     /// <summary>What the hand-over stopped, in its order: the return starts it again, the last one first. New in version 2.</summary>
     public ImmutableArray<Stopped> Stopped { get; init; } = [];
 
+    /// <summary>
+    /// The GPU has come home, and what <see cref="Stopped"/> names is left to be started: nothing else of the record counts.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool Returned { get; init; }
+
     /// <summary>NVIDIA's name for the card, which nobody can ask while a VM has it. New in version 3.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Uuid { get; init; }

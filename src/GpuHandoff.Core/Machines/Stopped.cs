@@ -10,4 +10,7 @@ public sealed record Stopped(string? Unit = null, Container? Container = null, P
     /// <summary>A control daemon of CUDA MPS that belonged to no unit.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public MpsDaemon? Mps { get; init; }
+
+    /// <summary>What it is, for a person.</summary>
+    public string Say() => Unit ?? Container?.ToString() ?? Mps?.ToString() ?? $"persistence mode of {Persistence}";
 }

@@ -9,7 +9,7 @@ namespace GpuHandoff.Machines;
 /// </summary>
 /// <param name="Call">The call that hangs, in words.</param>
 /// <param name="Since">When it was made, as time since boot.</param>
-/// <param name="Process">Who is still in it; null where that is not known.</param>
+/// <param name="Process">Who is still in it; null only in marks of earlier versions, which marked for programs, too.</param>
 /// <param name="NotUndone">What stayed changed, in words, newest first.</param>
 public sealed record Wedge(
     string BootId, PciAddress Gpu, string Call, TimeSpan Since, LeftBehind? Process, ImmutableArray<string> NotUndone)

@@ -110,7 +110,7 @@ public static partial class Planner
             }
         }
 
-        foreach (var module in ModulesOfHome(machine, homes, toNvidia is not [], phases.Unloads("nvidia_drm") ? drm : null))
+        foreach (var module in ModulesOfHome(machine, [.. homes.Where(h => !h.Returned)], toNvidia is not [], phases.Unloads("nvidia_drm") ? drm : null))
             phases.Add("modules", module);
 
         foreach (var (function, home) in others)
@@ -162,8 +162,8 @@ public static partial class Planner
                select gpu.Address,
         ];
         // A record that stays (vfio-pci was the home of a function) would have console and services brought back with every
-        // return: only with one that moves something.
-        var finished = homes.Where(h => forget.Contains(h.Gpu) || !phases.IsEmpty()).ToImmutableArray();
+        // return: only with one that moves something, or where an earlier return has left some of it.
+        var finished = homes.Where(h => forget.Contains(h.Gpu) || h.Returned || !phases.IsEmpty()).ToImmutableArray();
         // After nvidia_drm, whose frame buffer it is on, and before a display manager is started on the card.
         foreach (var step in ReturnConsole(machine, finished, !phases.IsEmpty(), notes).ToList())
             phases.Add("console", step);
@@ -180,6 +180,7 @@ public static partial class Planner
         var names = Names(goal.Gpus);
         return new(Target.Host, Addresses(goal), phases.IsEmpty()
             ? $"{names} is on the host's drivers already: nothing to do"
+            : !comes && homes.All(h => h.Returned) ? $"{names} is on the host's drivers already: start what an earlier return has left"
             : $"hand {names} back to the host", phases.Build())
         {
             BootId = machine.BootId,
@@ -189,7 +190,7 @@ public static partial class Planner
             After =
             [
                 .. finished.Where(h => !forget.Contains(h.Gpu) && (h.Stopped is not [] || h.Console is not null))
-                    .Select(h => h with { Stopped = [], Console = null }),
+                    .Select(h => h with { Stopped = [], Console = null, Returned = false }),
             ],
         };
     }
@@ -237,7 +238,7 @@ public static partial class Planner
         // A card that is at home and has a record: its hand-over was killed, and may have left the card closed to new users.
         if (machine.HasNvidiaSmi)
         {
-            foreach (var gpu in goal.Gpus.Where(g => g.Display().Owner.Driver == "nvidia" && machine.HomeOf(g) is not null))
+            foreach (var gpu in goal.Gpus.Where(g => g.Display().Owner.Driver == "nvidia" && machine.HomeOf(g) is { Returned: false }))
                 yield return new Drain(gpu.Address, On: false);
         }
         foreach (var stopped in homes.SelectMany(h => h.Stopped.Reverse()).Distinct())

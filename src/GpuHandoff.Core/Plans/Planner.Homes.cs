@@ -14,7 +14,9 @@ public static partial class Planner
     /// </summary>
     static Home? Keep(Machine machine, Gpu gpu, Goal goal, Policy policy, Stopping stopping)
     {
-        var kept = machine.HomeOf(gpu);
+        var record = machine.HomeOf(gpu);
+        // Of one that came home since only what it has left counts: the rest may be another one by now.
+        var kept = record is { Returned: true } ? null : record;
         // Another card has a record of its own, and two would contradict each other.
         var functions = Leaving(gpu, policy)
             .Where(f => f.Address.SharesSlotWith(gpu.Address) || !IsOfACard(machine, f.Address))
@@ -32,12 +34,12 @@ public static partial class Planner
                 : gpu.IsNvidia() ? [.. NvidiaStack.Loaded(machine).Select(m => new ModuleHome(m.Name, m.Parameters))] : [],
             kept is not null && kept.Nodes.Length >= machine.Nodes.Length ? kept.Nodes : gpu.IsNvidia() ? machine.Nodes : [])
         {
-            Stopped = [.. (kept?.Stopped ?? []).Union(stopping.Remembered(gpu))],
+            Stopped = [.. (record?.Stopped ?? []).Union(stopping.Remembered(gpu))],
             // A run that was killed may have detached it already.
             Console = TextConsole.HomeOf(machine, gpu, goal.Gpus) ?? kept?.Console,
             // Nobody can ask a card for it that NVIDIA's driver does not have, and the policy may go by it.
-            Uuid = gpu.Uuid ?? kept?.Uuid,
-            Minor = gpu.Minor ?? kept?.Minor,
+            Uuid = gpu.Uuid ?? record?.Uuid,
+            Minor = gpu.Minor ?? record?.Minor,
         };
         return kept is not null && Same(kept, home) ? null : home;
     }

@@ -14,7 +14,7 @@ public abstract record Ending
         [
             trouble is LedgerRefused ledger
                 ? new("ledger", trouble.Message, [], ledger.Hint)
-                : new("kernel", trouble.Message, [], "look at the kernel log: dmesg | tail"),
+                : new("kernel", trouble.Message, [], (trouble as KernelRefused)?.Hint ?? "look at the kernel log: dmesg | tail"),
         ]));
     }
 

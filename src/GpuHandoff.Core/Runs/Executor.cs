@@ -9,26 +9,31 @@ namespace GpuHandoff.Runs;
 
 /// <summary>
 /// Carries a plan out: look, write down, act, believe only what reads back. A step that fails undoes all; a call that
-/// does not return undoes nothing, because the kernel holds that device's lock and the undo would hang behind it.
+/// does not return undoes nothing, because the kernel holds that device's lock and the undo would hang behind it. Once only
+/// steps that may fail are left, the GPU is where it shall be, and nothing that becomes of them moves it again.
 /// </summary>
 public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits)
 {
+    readonly AskedOnce _kernel = new(kernel, limits);
+    readonly ImmutableArray<Step>.Builder _left = ImmutableArray.CreateBuilder<Step>();
     readonly Stack<(int Index, Step Step)> _begun = new();
     readonly ImmutableArray<string>.Builder _warnings = ImmutableArray.CreateBuilder<string>();
 
-    public Outcome Run(Plan plan, CancellationToken stop)
+    /// <summary>Carries it out.</summary>
+    /// <param name="began">When the run began, as time since boot: what it has waited for since counts for its limit. Null: now.</param>
+    public Outcome Run(Plan plan, CancellationToken stop, TimeSpan? began = null)
     {
         var before = plan.Keep is [] ? [] : ledger.Homes();
         if (Prepared(plan, before) is not { } journal)
         {
-            Forget(plan);
+            Forget(plan, []);
             return new Outcome.Done(0);
         }
 
         using var open = journal;
-        var outcome = Forward(plan, journal, stop);
-        if (outcome is Outcome.Done)
-            witness.WriteDown(() => Forget(plan));
+        var outcome = Forward(plan, journal, began ?? _kernel.Uptime, stop);
+        if (outcome is Outcome.Done { Left: var left })
+            witness.WriteDown(() => Forget(plan, left));
         // As before means in the ledger, too.
         if (outcome is Outcome.RolledBack)
             PutBack(plan, before);
@@ -92,35 +97,55 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         }
     }
 
-    void Forget(Plan plan)
+    void Forget(Plan plan, ImmutableArray<Step> left)
     {
+        var homes = left is [] ? [] : ledger.Homes();
+        ImmutableArray<Stopped> Left(PciAddress gpu) => homes.FirstOrDefault(h => h.Gpu == gpu) is { } home ? Restarts.Of(home, left) : [];
+
         foreach (var gpu in plan.Forget)
-            ledger.Forget(gpu);
+        {
+            if (Left(gpu) is not [] and var rest)
+                ledger.Keep(Restarts.Rest(homes.First(h => h.Gpu == gpu), rest));
+            else
+                ledger.Forget(gpu);
+        }
         foreach (var home in plan.After)
-            ledger.Keep(home);
+            ledger.Keep(Left(home.Gpu) is not [] and var rest ? home with { Stopped = rest, Returned = true } : home);
     }
 
-    Outcome Forward(Plan plan, IJournal journal, CancellationToken stop)
+    Outcome Forward(Plan plan, IJournal journal, TimeSpan began, CancellationToken stop)
     {
-        var began = kernel.Uptime;
         var (index, changes) = (0, 0);
+        // Behind this one no step moves a GPU.
+        var last = plan.Steps().ToList().FindLastIndex(s => !s.MayFail());
+        TimeSpan? arrived = null;
         foreach (var phase in plan.Phases)
         {
-            var phaseBegan = kernel.Uptime;
+            var phaseBegan = _kernel.Uptime;
             witness.PhaseBegins(phase);
             foreach (var step in phase.Steps)
             {
+                if (index > last)
+                {
+                    arrived ??= _kernel.Uptime;
+                    if (WhyNotTried(step, arrived.Value, stop) is { } why)
+                        Leave(plan, index, step, why, journal);
+                    else if (Finish(plan, index, step, journal, ref changes) is { } stuck)
+                        return stuck;
+                    index++;
+                    continue;
+                }
                 if (stop.IsCancellationRequested)
                     return Back($"interrupted before: {step.Say()}", null, journal);
                 // Looked at between steps only: a call cut short for the total's sake would count as silent and be left alone.
-                if (kernel.Uptime - began >= limits.Total)
+                if (_kernel.Uptime - began >= limits.Total)
                     return Back($"not done within {limits.Total.TotalSeconds:0.#} s; left was: {step.Say()}", null, journal);
 
                 witness.StepBegins(step);
-                var stepBegan = kernel.Uptime;
+                var stepBegan = _kernel.Uptime;
                 try
                 {
-                    switch (step.Look(kernel))
+                    switch (step.Look(_kernel))
                     {
                         case Position.There:
                             witness.StepEnds(step, null);
@@ -131,20 +156,20 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                             journal.Begins(index);
                             _begun.Push((index, step));
                             // What a step does where the machine resists (a ladder of resets) ends with the whole run's time.
-                            var left = limits with { Total = limits.Total - (kernel.Uptime - began) };
+                            var left = limits with { Total = limits.Total - (_kernel.Uptime - began) };
                             if (step.MayFail())
                                 Attempt(step, left);
                             else
                                 Reach(step, left);
                             journal.Ends(index);
                             changes++;
-                            witness.StepEnds(step, kernel.Uptime - stepBegan);
+                            witness.StepEnds(step, _kernel.Uptime - stepBegan);
                             break;
                     }
                 }
                 catch (Exception refused) when (refused is KernelRefused or LedgerRefused)
                 {
-                    return Back(step, refused.Message, journal);
+                    return Back(step, refused.Message, journal, (refused as KernelRefused)?.Hint);
                 }
                 catch (KernelSilent silent)
                 {
@@ -153,19 +178,93 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                 // A mistake of ours must not leave a card between two drivers.
                 catch (Exception mistake)
                 {
-                    return Back(step, $"this is a bug of gpu-handoff: {mistake.GetType().Name}: {mistake.Message}", journal);
+                    return Back(step, Bug(mistake), journal);
                 }
                 index++;
             }
-            witness.PhaseEnds(phase, kernel.Uptime - phaseBegan);
+            witness.PhaseEnds(phase, _kernel.Uptime - phaseBegan);
         }
-        return new Outcome.Done(changes) { Warnings = _warnings.ToImmutable() };
+        return new Outcome.Done(changes) { Warnings = _warnings.ToImmutable(), Left = _left.ToImmutable() };
     }
+
+    /// <summary>Why a step behind the GPU's arrival is left out; null: it is not. The console, which takes no time, never is.</summary>
+    string? WhyNotTried(Step step, TimeSpan arrived, CancellationToken stop) =>
+        !Restarts.IsOne(step) ? null
+        : stop.IsCancellationRequested ? "the run was interrupted"
+        : _kernel.Uptime - arrived >= limits.Restart ? $"what was stopped was not all started within {limits.Restart.TotalSeconds:0.#} s"
+        : null;
+
+    /// <summary>A step behind the GPU's arrival: what goes wrong with it is a warning, whatever it is.</summary>
+    /// <returns>How the run ends, where the kernel does not come back from a call; null: it goes on.</returns>
+    Outcome.Stuck? Finish(Plan plan, int index, Step step, IJournal journal, ref int changes)
+    {
+        witness.StepBegins(step);
+        var began = _kernel.Uptime;
+        try
+        {
+            switch (step.Look(_kernel))
+            {
+                case Position.There:
+                    witness.StepEnds(step, null);
+                    return null;
+                case Position.Elsewhere:
+                    Warn($"{step.Say()}: the machine has changed since the plan was made");
+                    return null;
+                default:
+                    // A disk that is full by now is told, and keeps no service down.
+                    witness.WriteDown(() => journal.Begins(index));
+                    _begun.Push((index, step));
+                    step.Run(_kernel, limits);
+                    break;
+            }
+        }
+        catch (KernelSilent silent)
+        {
+            return Silence(step, silent);
+        }
+        // Whether it was started is not known, or it was not asked for. Where its manager says no, that is an answer.
+        catch (KernelRefused refused) when (refused is ProgramSilent or HelperSilent && Restarts.IsOne(step))
+        {
+            Leave(plan, index, step, refused.Message, journal);
+            return null;
+        }
+        catch (KernelRefused refused)
+        {
+            Warn($"{step.Say()}: {refused.Message}");
+        }
+        catch (Exception mistake)
+        {
+            Warn($"{step.Say()}: {Bug(mistake)}");
+        }
+        witness.WriteDown(() => journal.Ends(index));
+        changes++;
+        witness.StepEnds(step, _kernel.Uptime - began);
+        return null;
+    }
+
+    /// <summary>Left for a later run, which finds it in the GPU's record.</summary>
+    void Leave(Plan plan, int index, Step step, string why, IJournal journal)
+    {
+        _left.Add(step);
+        witness.WriteDown(() => journal.Left(index));
+        var isKept = false;
+        witness.WriteDown(() => isKept = ledger.Homes().Any(h => plan.Gpus.Contains(h.Gpu) && Restarts.Of(h, [step]) is not []));
+        Warn($"{step.Say()}: not done, {why}; by hand: {Restarts.ByHand(step)}"
+            + (isKept ? $"; {(plan.Target == Target.Host ? "the next to_nvidia" : "the GPU's return")} does it, too" : ""));
+    }
+
+    void Warn(string warning)
+    {
+        _warnings.Add(warning);
+        witness.Warns(warning);
+    }
+
+    static string Bug(Exception mistake) => $"this is a bug of gpu-handoff: {mistake.GetType().Name}: {mistake.Message}";
 
     void Reach(Step step, Limits within)
     {
-        step.Run(kernel, within);
-        if (step.Look(kernel) != Position.There)
+        step.Run(_kernel, within);
+        if (step.Look(_kernel) != Position.There)
             throw new KernelRefused(step.Say(), 0, "the kernel reported success, but it reads back otherwise");
     }
 
@@ -173,20 +272,19 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
     {
         try
         {
-            step.Run(kernel, within);
+            step.Run(_kernel, within);
         }
-        catch (KernelRefused refused)
+        // Before the GPU is where it shall be, a program of ours that hangs in the kernel may have it open there.
+        catch (KernelRefused refused) when (refused is not ProgramSilent { IsOver: false })
         {
-            var warning = $"{step.Say()}: {refused.Message}";
-            _warnings.Add(warning);
-            witness.Warns(warning);
+            Warn($"{step.Say()}: {refused.Message}");
         }
     }
 
-    Outcome Back(Step step, string reason, IJournal journal)
+    Outcome Back(Step step, string reason, IJournal journal, string? hint = null)
     {
         witness.StepFails(step, reason);
-        return Back($"{step.Say()}: failed", new(step, reason), journal);
+        return Back($"{step.Say()}: failed", new(step, reason) { Hint = hint }, journal);
     }
 
     /// <summary>Undoes what was begun, newest first, and goes on past an undo that fails.</summary>
@@ -205,7 +303,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                     continue;
                 undo = way;
                 witness.Undoes(undo);
-                switch (undo.Look(kernel))
+                switch (undo.Look(_kernel))
                 {
                     case Position.There:
                         break;
@@ -233,7 +331,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             }
             catch (Exception refused)
             {
-                var reason = refused is KernelRefused ? refused.Message : $"this is a bug of gpu-handoff: {refused.GetType().Name}: {refused.Message}";
+                var reason = refused is KernelRefused ? refused.Message : Bug(refused);
                 witness.StepFails(undo, reason);
                 failures.Add(new(undo, reason));
                 left.Add(begun.Step);

@@ -64,6 +64,9 @@ public interface IJournal : IDisposable
 
     void Undone(int step);
 
+    /// <summary>A step that starts something again was left, for a later run.</summary>
+    void Left(int step);
+
     void Closes(Outcome outcome);
 }
 

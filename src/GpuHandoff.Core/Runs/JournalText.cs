@@ -6,7 +6,8 @@ namespace GpuHandoff.Runs;
 
 /// <summary>
 /// A run's diary as text, a JSON object a line: <c>{"journal":1,"plan":{…}}</c>, then <c>{"begins":0}</c>,
-/// <c>{"ends":0}</c>, <c>{"undone":0}</c>, at last <c>{"closes":"done"}</c>.
+/// <c>{"ends":0}</c>, <c>{"undone":0}</c>, at last <c>{"left":4}</c> for each service that was not started though the GPU was
+/// there, and <c>{"closes":"done"}</c>.
 /// </summary>
 public static class JournalText
 {
@@ -23,6 +24,8 @@ public static class JournalText
     public static string Ends(int step) => $$"""{"ends":{{step}}}""";
 
     public static string Undone(int step) => $$"""{"undone":{{step}}}""";
+
+    public static string Left(int step) => $$"""{"left":{{step}}}""";
 
     public static string Closes(string how) => $$"""{"closes":"{{JsonEncodedText.Encode(how)}}"}""";
 
@@ -65,7 +68,7 @@ public static class JournalText
                 case "undone":
                     begun.Remove(Step(value, number + 1));
                     break;
-                case "ends":
+                case "ends" or "left":
                     _ = Step(value, number + 1);
                     break;
                 case "stuck":

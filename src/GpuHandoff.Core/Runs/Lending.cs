@@ -13,7 +13,7 @@ namespace GpuHandoff.Runs;
 sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
 {
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
-    public Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)
+    public Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, TimeSpan began, CancellationToken stop)
     {
         var before = goal.Gpus.Select(g => (Gpu: g.Address, Lease: LeaseOf(g.Address))).ToList();
         Outcome outcome;
@@ -30,7 +30,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
                 foreach (var lease in leases)
                     ledger.Lend(lease);
                 witness.Lends(leases);
-                outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+                outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop, began);
             }
             // Of the executor's, too: no step was taken, and so nothing is lent.
             catch (LedgerRefused)
@@ -41,7 +41,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         }
         else
         {
-            outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+            outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop, began);
         }
         switch (outcome)
         {

@@ -11,6 +11,8 @@ namespace GpuHandoff.Runs;
 /// <summary>What is known of cards before anything is tried: calls that never came back, and records that cannot be read.</summary>
 sealed class Marks(IKernel kernel, ILedger ledger, IWitness witness)
 {
+    static readonly TimeSpan _aLook = TimeSpan.FromSeconds(5);
+
     bool _hasToldOfDamage;
 
     /// <summary>The refusal for cards of which one is marked as stuck; null: none is.</summary>
@@ -24,7 +26,8 @@ sealed class Marks(IKernel kernel, ILedger ledger, IWitness witness)
     }
 
     /// <summary>
-    /// A look that hangs means a device whose lock somebody else's call has: marked, so that no later look hangs there, too.
+    /// A look that hangs, and hangs when it is made once more, means a device whose lock another's call has: marked, so that no
+    /// later look hangs there, too.
     /// </summary>
     public Ending.Unanswered Unanswered(KernelSilent silent)
     {
@@ -42,12 +45,9 @@ sealed class Marks(IKernel kernel, ILedger ledger, IWitness witness)
         var endings = ImmutableArray.CreateBuilder<Ending>();
         foreach (var wedge in ledger.Wedges().Where(w => w.BootId == boot))
         {
-            if (wedge.Process is not { } process || ProcessStat.Lives(process.Pid, process.Started, kernel))
+            if (WhyStuck(wedge) is { } evidence)
             {
                 var what = $"{wedge.Gpu} is still stuck";
-                var evidence = wedge.Process is { Pid: var pid }
-                    ? $"process {pid} is still in: {wedge.Call}"
-                    : $"nobody wrote down which process is in it: {wedge.Call}";
                 endings.Add(new Ending.Refused(new(what, [new(
                     GpuIsWedged.Check.Code, what, [evidence], "reboot the host: the kernel cannot be made to let go")])));
                 continue;
@@ -56,6 +56,32 @@ sealed class Marks(IKernel kernel, ILedger ledger, IWitness witness)
             witness.Warns($"{wedge.Gpu} no longer counts as stuck: the call has come back ({wedge.Call})");
         }
         return endings.ToImmutable();
+    }
+
+    /// <summary>What shows that the call has not come back; null: it has.</summary>
+    string? WhyStuck(Wedge wedge)
+    {
+        if (wedge.Process is { } process)
+            return ProcessStat.Lives(process.Pid, process.Started, kernel) ? $"process {process.Pid} is still in: {wedge.Call}" : null;
+        // A mark of an earlier version without a process: only of a program that would not end was none written down, and a
+        // program says nothing of the GPU. Shown by looks that wait for the GPU's lock where a call still has it: the override
+        // before kernel 6.12.94 (drivers/base/driver.c:driver_set_override), nvidia's own file with any.
+        try
+        {
+            _ = kernel.ReadSlow(Sys.Function(wedge.Gpu) / "driver_override", _aLook);
+            _ = kernel.ReadSlow(Sys.Proc / $"driver/nvidia/gpus/{wedge.Gpu}/information", _aLook);
+            return null;
+        }
+        catch (KernelSilent silent)
+        {
+            // From now on the mark names one.
+            witness.WriteDown(() => ledger.Mark(wedge with { Process = silent.Process }));
+            return $"{silent.Message} ({silent.Process}); it was marked for: {wedge.Call}";
+        }
+        catch (KernelRefused refused)
+        {
+            return $"it cannot be looked at: {refused.Message}; it was marked for: {wedge.Call}";
+        }
     }
 
     /// <summary>The refusal for cards of which one has a record that cannot be read: a VM may have it.</summary>

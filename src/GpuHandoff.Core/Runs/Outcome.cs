@@ -5,7 +5,11 @@ using GpuHandoff.Steps;
 namespace GpuHandoff.Runs;
 
 /// <summary>A step that failed, and the evidence.</summary>
-public sealed record Failure(Step Step, string Reason);
+public sealed record Failure(Step Step, string Reason)
+{
+    /// <summary>What to do about it; null: the kernel log may tell.</summary>
+    public string? Hint { get; init; }
+}
 
 /// <summary>How a run ended. There are no two outcomes at once.</summary>
 public abstract record Outcome
@@ -15,6 +19,9 @@ public abstract record Outcome
     {
         /// <summary>What did not come back though the card is where it shall be: a console, a service. Each with its reason.</summary>
         public ImmutableArray<string> Warnings { get; init; } = [];
+
+        /// <summary>What was to be started again and was not tried, or did not answer: a later run starts it.</summary>
+        public ImmutableArray<Step> Left { get; init; } = [];
     }
 
     /// <summary>A step failed or the run was interrupted, and everything is as it was before.</summary>

@@ -143,7 +143,12 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
             ledger.Close(still, "recovered");
         foreach (var home in ledger.Homes().Where(h => run.Plan.Gpus.Contains(h.Gpu)))
         {
-            if (home.Functions.All(f => f.Owner.Driver != Owner.Vfio && Surveyor.OwnerOf(f.Function, kernel) == f.Owner))
+            if (home.Returned || !home.Functions.All(f => f.Owner.Driver != Owner.Vfio && Surveyor.OwnerOf(f.Function, kernel) == f.Owner))
+                continue;
+            // What the run has not stopped itself was left by an earlier one, and still is.
+            if (home.Stopped.Where(s => !run.Plan.Steps().Any(step => step.Undo() is { } undo && Restarts.Starts(undo, s))).ToImmutableArray() is not [] and var left)
+                ledger.Keep(Restarts.Rest(home, left));
+            else
                 ledger.Forget(home.Gpu);
         }
     }

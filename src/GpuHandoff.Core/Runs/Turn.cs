@@ -132,6 +132,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     Ending? Take(Errand errand, PolicySet policy, CancellationToken stop)
     {
         var gpus = errand.Gpus;
+        var began = kernel.Uptime;
         using var turn = new Holding(kernel, locks, witness, errand.Waits ? policy.Limits().Total : TimeSpan.Zero, stop)
         {
             IsInVain = gpu => _lending.OnItsWay(gpu, errand),
@@ -141,7 +142,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
             return null;
         if (turn.Refusal is null)
             Leftovers().EndWhatDidNotEnd(gpus, turn, policy);
-        return Decide(errand, policy, turn, stop);
+        return Decide(errand, policy, turn, began, stop);
     }
 
     Answer.Refused Unclear(string? selector)
@@ -152,10 +153,12 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return new(unclear.What, [new("which-gpu", unclear.What, unclear.Evidence, unclear.Hint)]);
     }
 
-    Ending? Decide(Errand errand, PolicySet policy, Holding turn, CancellationToken stop)
+    Ending? Decide(Errand errand, PolicySet policy, Holding turn, TimeSpan began, CancellationToken stop)
     {
         var (target, gpus) = (errand.Target, errand.Gpus);
         var until = kernel.Uptime + (errand.Waits ? policy.Everywhere().Patience : TimeSpan.Zero);
+        if (began + policy.Limits().Total is var end && end < until)
+            until = end;
         var told = false;
         while (true)
         {
@@ -181,7 +184,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                     if (target == Target.Host)
                         gpus.Select(_lending.LeaseOf).ToList().ForEach(lease => _lending.TellWhatLeft(lease, machine));
                     witness.Begins(plan);
-                    return new Ending.Ran(plan, _lending.Run(plan, goal, machine, errand, policy, stop));
+                    return new Ending.Ran(plan, _lending.Run(plan, goal, machine, errand, policy, began, stop));
                 case Answer.Planned:
                     // Somebody else came in between: the plan may be out of date.
                     turn.WantsModulesAlone();

@@ -17,7 +17,8 @@ public sealed record Drain(PciAddress Function, bool On) : Step
 
     public override Step Undo() => this with { On = !On };
 
-    public override bool MayFail() => On;
+    // Off, it comes behind a card that is at home: one that stays closed is told, and not taken from the host again.
+    public override bool MayFail() => true;
 
     public override Position Look(IKernel kernel)
     {
@@ -30,7 +31,11 @@ public sealed record Drain(PciAddress Function, bool On) : Step
     public override void Run(IKernel kernel, Limits limits)
     {
         if (!On)
+        {
             kernel.Demand(limits.Program, Programs.NvidiaSmi, "drain", "-p", Function.ToString(), "-m", "0");
+            if (IsOn(kernel))
+                throw new KernelRefused(Say(), 0, $"nvidia-smi reported success, but the GPU is still closed to new users: nvidia-smi drain -p {Function} -m 0");
+        }
         else
             // "Not Supported", or drained already by somebody else: either way the exit code changes nothing for us.
             _ = kernel.RunProgram(Programs.NvidiaSmi, ["drain", "-p", Function.ToString(), "-m", "1"], limits.Program);

@@ -7,7 +7,7 @@ static partial class Libc
     /// <summary>POSIX_SPAWN_SETSID (spawn.h): a session of its own, out of reach of the terminal's signals.</summary>
     public const short NewSession = 0x80;
 
-    /// <summary>POSIX_SPAWN_SETSIGDEF: what we ignore, the child does not.</summary>
+    /// <summary>POSIX_SPAWN_SETSIGDEF: what we or our caller ignore, the child does not.</summary>
     public const short DefaultSignals = 0x04;
 
     [LibraryImport(Library, EntryPoint = "posix_spawn", StringMarshalling = StringMarshalling.Utf8)]

@@ -19,7 +19,9 @@ static class MachineTable
             if (gpu.Uuid is { } uuid)
                 text.Append("uuid ").Append(uuid).Append('\n');
             Table(text, [_columns, .. gpu.Functions.Concat(gpu.Neighbours).Select(f => Row(f, gpu))]);
-            if (machine.HomeOf(gpu) is { } home)
+            if (machine.HomeOf(gpu) is { Returned: true } back)
+                text.Append("left to be started: ").AppendJoin(", ", back.Stopped.Select(s => s.Say())).Append('\n');
+            else if (machine.HomeOf(gpu) is { } home)
                 text.Append("away from ").AppendJoin(", ", home.Functions.Select(f => $"{f.Function} {f.Owner}")).Append('\n');
             if (machine.LoanOf(gpu) is { } loan)
                 text.Append("lent to ").Append(loan).Append('\n');

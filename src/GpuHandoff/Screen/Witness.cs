@@ -145,7 +145,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
             case Outcome.RolledBack back:
                 Trouble(
                     back.What, back.Cause is { } cause ? [cause.Reason] : [],
-                    back.Cause is null ? "it can be run again; --timeout gives it longer" : "the kernel log may say more: dmesg | tail -50",
+                    back.Cause is null ? "it can be run again; --timeout gives it longer" : back.Cause.Hint ?? "the kernel log may say more: dmesg | tail -50",
                     "everything is as it was before");
                 break;
             case Outcome.Stuck { Silent: true } stuck:

@@ -85,7 +85,8 @@ public class FaultSweep
             var desk = Started(host, target, way);
             var before = desk.Kernel.Calls.Count;
             // Nodes are made and removed by plain calls that cannot block: they have no budget to exceed.
-            if (CallAt(host, target, way, call) is var text && (text.StartsWith("mknod", StringComparison.Ordinal) || text.StartsWith("unlink", StringComparison.Ordinal)))
+            // A program is another kind of silence: see below.
+            if (CallAt(host, target, way, call) is var text && (text.StartsWith("mknod", StringComparison.Ordinal) || text.StartsWith("unlink", StringComparison.Ordinal) || IsProgram(text)))
                 continue;
             desk.Kernel.Faults.Silent(before + call);
 
@@ -111,6 +112,33 @@ public class FaultSweep
             "the call, since when, what was not undone, and that a reboot is needed", Swept());
     }
 
+    static bool IsProgram(string call) => call.StartsWith('/');
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void A_program_that_never_ends_marks_no_gpu_and_the_next_run_goes_on(string host, Target target, FreeBy way)
+    {
+        for (var call = 1; call <= Length(host, target, way); call++)
+        {
+            if (CallAt(host, target, way, call) is var text && !IsProgram(text))
+                continue;
+            var desk = Started(host, target, way);
+            desk.Kernel.Faults.Silent(desk.Kernel.Calls.Count + call);
+
+            var outcome = desk.Run(target, Gpu(desk), Of(way));
+
+            var told = $"call {call}: {text}\n{desk.Memo}";
+            (outcome is Outcome.Stuck { Silent: true }).ShouldBeFalse(told);
+            desk.Ledger.Wedges().ShouldBeEmpty(told);
+            desk.Kernel.Hazards.ShouldBeEmpty(told);
+            desk.HandOver(target, Gpu(desk), Of(way)).ShouldBeOfType<Ending.Ran>(told).Outcome.ShouldBeOfType<Outcome.Done>(told);
+            Add(outcome switch { Outcome.Done => "done", Outcome.RolledBack => "rolled back", _ => "partly rolled back" });
+        }
+        Evidence.Record(
+            "any one program of any plan hangs, and SIGKILL does not end it", "undid what needs no such program (exit 3 or 4), or ended with a warning where the GPU was there already (exit 0); marked no GPU",
+            "the program, its PID, and that it is no call that holds the GPU", Swept());
+    }
+
     [Theory]
     [MemberData(nameof(Cases))]
     public void A_run_that_is_interrupted_before_any_step_is_rolled_back(string host, Target target, FreeBy way)
@@ -130,6 +158,62 @@ public class FaultSweep
             desk.Picture().ShouldBe(before, desk.Memo.ToString());
             desk.Ledger.Homes().Length.ShouldBe(homes);
         }
+    }
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Nothing_that_happens_behind_the_last_step_that_moves_a_gpu_moves_it_again(string host, Target target, FreeBy way)
+    {
+        var quiet = Started(host, target, way);
+        quiet.Done(target, Gpu(quiet), Of(way));
+        foreach (var what in new[] { "signal", "limit", "silence" })
+        {
+            for (var call = 1; call <= Length(host, target, way); call++)
+            {
+                var desk = Started(host, target, way);
+                var plan = desk.Planned(target, Gpu(desk), Of(way));
+                var last = plan.Steps().ToList().FindLastIndex(s => !s.MayFail());
+                using var stop = new CancellationTokenSource();
+                IDisposable? hung = null;
+                var arrived = false;
+                desk.Kernel.Faults.Before(desk.Kernel.Calls.Count + call, kernel =>
+                {
+                    // The diary tells: a step behind the last firm one has begun.
+                    arrived = Enumerable.Range(last + 1, plan.Steps().Count() - last - 1)
+                        .Any(step => desk.Ledger.Diaries.Values.Any(diary => diary.Contains($"{{\"begins\":{step}}}\n")));
+                    if (!arrived)
+                        return;
+                    if (what == "signal")
+                        stop.Cancel();
+                    else if (what == "limit")
+                        kernel.Pause(TimeSpan.FromSeconds(600));
+                    else
+                        hung = kernel.HangPrograms();
+                });
+
+                var outcome = desk.Run(plan, Of(way), stop.Token);
+
+                if (!arrived)
+                    continue;
+                var told = $"{what} at call {call}: {CallAt(host, target, way, call)}\n{desk.Memo}";
+                outcome.ShouldBeOfType<Outcome.Done>(told);
+                desk.Kernel.Hazards.ShouldBeEmpty(told);
+                hung?.Dispose();
+                var rest = desk.Planned(target, Gpu(desk), Of(way));
+                rest.Steps().ShouldAllBe(step => step.MayFail());
+                if (target == Target.Host)
+                {
+                    desk.Run(rest).ShouldBeOfType<Outcome.Done>(told);
+                    desk.Picture().ShouldBe(quiet.Picture(), told);
+                    desk.Planned(target, Gpu(desk), Of(way)).IsEmpty().ShouldBeTrue(told);
+                    desk.Ledger.Homes().Length.ShouldBe(quiet.Ledger.Homes().Length, told);
+                }
+                Add($"{what}: done");
+            }
+        }
+        Evidence.Record(
+            "a signal, the end of the time or a program that hangs, behind the last step that moves the GPU", "left the GPU where it shall be, ended the rest with warnings (exit 0), and the next run started what was left",
+            "each service that was not started, why, and the command that starts it", Swept());
     }
 
     [Theory]

@@ -165,7 +165,7 @@ sealed partial class Trial(Case @case, Tally tally)
         Must((outcome is Outcome.Stuck { Silent: true }) == (door.Silent > 0) || outcome is null || unfinished is not [], "silence", "a silent call and the outcome do not agree");
         Must(door.Silent == 0 || met.Any(k => k is MishapKind.Silent or MishapKind.SilentThenDone), "hang", "a call of ours did not return, and nobody made it so");
         // Bringing another run to its end, waiting for one, and waiting for a VM have limits of their own.
-        var most = policy.Limits.Total + policy.Patience + witness.Longest();
+        var most = policy.Limits.Total + policy.Limits.Restart + policy.Patience + witness.Longest();
         Must(took <= most || unfinished is not [] || met.Contains(MishapKind.OtherRun), "time", $"{took} is more than {most}");
         if (!actors)
         {
@@ -340,6 +340,11 @@ sealed partial class Trial(Case @case, Tally tally)
                     break;
                 case MishapKind.Ignore:
                     Kernel.Faults.Ignore(call);
+                    break;
+                // A program that hangs is not asked again in that run, not for an undo either.
+                case MishapKind.Silent or MishapKind.SilentThenDone when text.StartsWith('/'):
+                    Kernel.Faults.Silent(call);
+                    _spoilt = true;
                     break;
                 case MishapKind.Silent when canBlock:
                     Kernel.Faults.Silent(call);

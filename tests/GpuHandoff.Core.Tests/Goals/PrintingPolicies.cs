@@ -46,6 +46,7 @@ public class PrintingPolicies
         from total in Spans(10, 86400)
         from limits in Gen.ArrayOf(Spans(1, 3600), 3)
         from toStop in Spans(30, 3600)
+        from restart in Spans(10, 86400)
         from wait in Spans(0, 86400)
         select new Policy
         {
@@ -58,7 +59,7 @@ public class PrintingPolicies
             Bar1 = size,
             Users = users,
             Patience = wait,
-            Limits = new(limits[0], limits[0], total) { Reset = limits[1], Program = limits[2], Users = toStop },
+            Limits = new(limits[0], limits[0], total) { Reset = limits[1], Program = limits[2], Users = toStop, Restart = restart },
         };
 
     static PolicySet Read(string text)

@@ -1,6 +1,7 @@
 using GpuHandoff.Core.Tests.Everywhere;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
+using GpuHandoff.Machines;
 using GpuHandoff.Runs;
 using GpuHandoff.Simulation;
 
@@ -164,6 +165,32 @@ public class TakingTurns
         desk.Ledger.Mark(new(boot, gpu, "write to unbind", TimeSpan.FromSeconds(1), new(process.Pid, started, "state D"), []));
         desk.Turn().Unwedge().ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>().Why.Findings[0].Evidence[0].ShouldContain("is still in: write to unbind");
         desk.Ledger.Wedges().ShouldHaveSingleItem();
+    }
+
+    [Fact]
+    public void A_mark_without_a_process_is_taken_off_when_looks_at_the_gpu_answer_and_else_names_one_from_then_on()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var gpu = desk.Survey().Gpus[0].Address;
+        // As versions before this one wrote them down for a program that did not end.
+        var boot = desk.Survey().BootId;
+        Wedge Old() => new(boot, gpu, "/usr/bin/docker start 0123456789ab", TimeSpan.FromSeconds(1), null, []);
+        desk.Ledger.Mark(Old());
+        desk.Turn().Unwedge().ShouldBeEmpty();
+        desk.Ledger.Wedges().ShouldBeEmpty();
+
+        // Something has the lock in earnest.
+        using var user = desk.Kernel.OpenNode("/dev/nvidia0", desk.Kernel.StartProcess("ollama"));
+        desk.Kernel.Elsewhere(other => Should.Throw<KernelSilent>(
+            () => other.Write(new("/sys/bus/pci/drivers/nvidia/unbind"), First, TimeSpan.FromSeconds(1))));
+        desk.Kernel.OverrideTakesDeviceLock = true;
+        desk.Ledger.Mark(Old());
+        desk.Turn().Unwedge().ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>();
+        var process = desk.Ledger.Wedges().ShouldHaveSingleItem().Process.ShouldNotBeNull();
+        desk.Turn().Unwedge().ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>().Why.Findings[0].Evidence[0].ShouldContain($"process {process.Pid} is still in");
+        desk.Kernel.EndProcess(desk.Kernel.RunningProcesses.Single(p => p.Pid == process.Pid));
+        desk.Turn().Unwedge().ShouldBeEmpty();
+        desk.Ledger.Wedges().ShouldBeEmpty();
     }
 
     [Fact]

@@ -133,6 +133,7 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("cmdline", Text(() => string.Concat(process.CommandLine.Select(word => word + "\0")))),
         ("comm", Text(() => process.Name)),
         ("environ", Text(() => string.Concat(process.Environment.Select(entry => entry + "\0")))),
+        .. process.Exe is { } exe ? [("exe", new HeldFile(exe, null))] : (IEnumerable<(string, Entry)>)[],
         ("fd", Dir(() => process.Open.Where(file => !file.IsOnlyMapped)
             .Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))))),
         ("map_files", Dir(() => Mappings(process).Select(mapped => (mapped.Range, (Entry)new HeldFile(mapped.Path, mapped.Node))))),

@@ -252,7 +252,8 @@ public sealed partial class SimulatedKernel
     }
 
     /// <summary>Starts a VM with functions that are on vfio-pci; throws where a group is not viable or taken.</summary>
-    public SimulatedVm StartVm(string name, IReadOnlyList<PciAddress> functions) => Guests.Start(name, functions);
+    /// <param name="cgroup">Null: as Proxmox has it.</param>
+    public SimulatedVm StartVm(string name, IReadOnlyList<PciAddress> functions, string? cgroup = null) => Guests.Start(name, functions, cgroup);
 
     public void StopVm(SimulatedVm vm)
     {

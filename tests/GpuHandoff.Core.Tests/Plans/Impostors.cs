@@ -91,6 +91,30 @@ public class Impostors
     }
 
     [Theory]
+    [InlineData("X by name")]
+    [InlineData("X by program")]
+    [InlineData("X below the user's own manager")]
+    [InlineData("the display manager's unit")]
+    public void A_login_by_ssh_that_calls_itself_graphical_and_has_the_screen_does_not_count_to_the_display_managers(string shape)
+    {
+        var kernel = Hosts.DisplayManager();
+        Impostor.Ground(kernel);
+        var process = Impostor.Of(shape).Start(kernel, pid: null, _nodes);
+        var policy = Policy.Default with { Users = UsersPolicy.Default with { DisplayManager = Treatment.Restart } };
+        new Desk(kernel).Refused(Target.Vfio, policy: policy).Findings.First(f => f.Code == "gpu-in-use").Hint.ShouldContain("users: {processes: stop}");
+
+        policy = Policy.Default with { Users = policy.Users with { Processes = Treatment.Stop } };
+        new Desk(kernel).Planned(Target.Vfio, policy: policy).Steps().OfType<StopProcess>().ShouldHaveSingleItem().Pid.ShouldBe(process.Pid);
+        // Without a session of the display manager's own on the card it goes on.
+        kernel = Hosts.SingleGpu(new(Modeset: true));
+        Impostor.Ground(kernel);
+        kernel.AddUnit("gdm.service", "gdm").Alias = "display-manager.service";
+        kernel.StartUnit(kernel.Unit("gdm.service"));
+        Impostor.Of(shape).Start(kernel, pid: null, _nodes);
+        new Desk(kernel).Planned(Target.Vfio, policy: policy).Steps().ShouldAllBe(s => !(s is StopUnit));
+    }
+
+    [Theory]
     [InlineData("kvm", "/usr/bin/qemu-system-x86_64", "/user.slice/user-1000.slice/session-2.scope")]
     [InlineData("kvm", "/usr/bin/qemu-system-x86_64 (deleted)", "/user.slice/user-1000.slice/session-2.scope")]
     [InlineData("renamed", "/usr/libexec/qemu-kvm", "/system.slice/cron.service")]

@@ -96,6 +96,13 @@ sealed class ContainerHosts(SimulatedKernel kernel)
 
     SimulatedContainer? Find(ContainerKind kind, string id) => containers.Find(container => container.Name == new Container(kind, id));
 
+    /// <summary>All that is in its cgroup ends with it (kill(2) of its init ends a PID namespace, kernel/pid_namespace.c:zap_pid_ns_processes).</summary>
+    static bool IsIn(SimulatedContainer container, SimulatedProcess process)
+    {
+        var root = container.Name.Kind == ContainerKind.Lxc ? $"/lxc/{container.Name.Id}" : container.Cgroup;
+        return process.Cgroup == root || process.Cgroup.StartsWith($"{root}/", StringComparison.Ordinal);
+    }
+
     ProgramResult Stop(ContainerKind kind, string id, string patience)
     {
         if (Find(kind, id) is not { Process: { } process } container)
@@ -104,7 +111,8 @@ sealed class ContainerHosts(SimulatedKernel kernel)
         // The manager's worker does it: whoever ends the program that asked ends nothing of that.
         kernel.Later(container.IsStoppedByHa || container.StopTakes < killed ? container.StopTakes : killed, () =>
         {
-            kernel.EndProcess(process);
+            foreach (var inside in kernel.RunningProcesses.Where(other => other == process || IsIn(container, other)).ToList())
+                kernel.EndProcess(inside);
             container.Process = null;
         });
         if (!container.IsStoppedByHa)

@@ -25,7 +25,7 @@ sealed class Guests(SimulatedKernel kernel)
     public SimulatedVm? OwnerOf(int group) => owners.GetValueOrDefault(group);
 
     /// <summary>drivers/iommu/iommu.c:iommu_group_claim_dma_owner: a group goes whole or not at all.</summary>
-    public SimulatedVm Start(string name, IReadOnlyList<PciAddress> functions)
+    public SimulatedVm Start(string name, IReadOnlyList<PciAddress> functions, string? cgroup = null)
     {
         var devices = functions.Select(address => kernel.Bus.Find(address) ?? throw Refused(Errno.NoDevice, $"no {address}")).ToList();
         if (devices.Find(device => device.Driver != "vfio-pci") is { } stray)
@@ -40,7 +40,7 @@ sealed class Guests(SimulatedKernel kernel)
                 throw Refused(Errno.NotPermitted, $"group {group} is not viable: {host.Address} is on {host.Driver}");
         }
 
-        var vm = new SimulatedVm(name, kernel.StartProcess("kvm", $"/qemu.slice/{name}.scope"), [.. functions]);
+        var vm = new SimulatedVm(name, kernel.StartProcess("kvm", cgroup ?? $"/qemu.slice/{name}.scope"), [.. functions]);
         foreach (var group in groups)
             owners.Add(group, vm);
         vm.Process.Add("/dev/vfio/vfio", new(10, 196, 0x1b6, 0, 0), static () => { });

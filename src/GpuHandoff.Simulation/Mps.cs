@@ -48,7 +48,8 @@ sealed class Mps(SimulatedKernel kernel)
     Daemon Begin(string pipes, uint user, IReadOnlyList<string> nodes, string cgroup, IReadOnlyList<string> environment)
     {
         var control = kernel.StartProcess(MpsDaemon.Comm, cgroup);
-        (control.CommandLine, control.User, control.Environment) = (["nvidia-cuda-mps-control", "-d"], user, environment);
+        (control.CommandLine, control.Exe, control.User, control.Environment) =
+            (["nvidia-cuda-mps-control", "-d"], Programs.MpsControl, user, environment);
         // The server comes with the first client; here one comes at once.
         var server = kernel.StartProcess(MpsDaemon.Comm, cgroup);
         (server.CommandLine, server.User, server.Environment, server.Parent) = (["nvidia-cuda-mps-server"], user, environment, control.Pid);

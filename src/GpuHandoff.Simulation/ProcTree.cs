@@ -136,6 +136,7 @@ sealed class ProcTree(SimulatedKernel kernel)
         ("cmdline", Text(() => string.Concat(process.CommandLine.Select(word => word + "\0")))),
         ("comm", Text(() => process.Name)),
         ("environ", Text(() => string.Concat(process.Environment.Select(entry => entry + "\0")))),
+        .. process.Exe is { } exe ? [("exe", new HeldFile(exe, null))] : (IEnumerable<(string, Entry)>)[],
         ("fd", Descriptors(process, static file => file.Thread is null)),
         ("fdinfo", DescriptorInfo(process, static file => file.Thread is null)),
         ("map_files", Dir(() => Mappings(process).Select(mapped => (mapped.Range, (Entry)new HeldFile(mapped.Path, mapped.Node))))),

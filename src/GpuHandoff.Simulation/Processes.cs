@@ -14,9 +14,21 @@ public sealed class SimulatedProcess
         Name = name;
         Cgroup = cgroup;
         CommandLine = [name];
+        Exe = ProgramOf(name);
         Threads = [new(pid, name)];
         User = cgroup.StartsWith("/user.slice/", StringComparison.Ordinal) ? 1000u : 0;
     }
+
+    // What is known by this name on a host. One that only calls itself so has its Exe set by the test.
+    static string ProgramOf(string name) => name switch
+    {
+        "kvm" => "/usr/bin/qemu-system-x86_64",
+        "Xorg" => "/usr/lib/xorg/Xorg",
+        MpsDaemon.Comm => "/usr/bin/nvidia-cuda-mps-server",
+        "systemd" or "systemd-logind" => $"/usr/lib/systemd/{name}",
+        _ when name.StartsWith("qemu-system", StringComparison.Ordinal) => "/usr/bin/qemu-system-x86_64",
+        _ => $"/usr/bin/{name}",
+    };
 
     public int Pid { get; }
     public string Name { get; }
@@ -30,6 +42,9 @@ public sealed class SimulatedProcess
     public IList<SimulatedThread> Threads { get; }
 
     public IReadOnlyList<string> CommandLine { get; set; }
+
+    /// <summary>What /proc/PID/exe leads to; null: its memory is gone already (fs/proc/base.c:proc_exe_link).</summary>
+    public string? Exe { get; set; }
 
     /// <summary>/proc/PID/environ</summary>
     public IReadOnlyList<string> Environment { get; set; } = [];

@@ -76,7 +76,12 @@ public sealed class ProxmoxHost
     }
 
     /// <summary>A worker has the VM's lock, until disposed.</summary>
-    public IDisposable Lock(string vm, bool shared = false, int? pid = null) => kernel.Files.Lock(LockFile(vm), pid ?? Worker, shared);
+    public IDisposable Lock(string vm, bool shared = false, int? pid = null)
+    {
+        if (pid is null && kernel.RunningProcesses.All(process => process.Pid != Worker))
+            kernel.StartProcess("pvedaemon worker", "/system.slice/pvedaemon.service", Worker);
+        return kernel.Files.Lock(LockFile(vm), pid ?? Worker, shared);
+    }
 
     public bool IsLocked(string vm) => kernel.Files.IsLocked(LockFile(vm));
 

@@ -75,6 +75,28 @@ public sealed partial class SimulatedKernel
         return unit;
     }
 
+    /// <summary>A process below a unit's main one: its work, or a job that it runs for somebody (cron's, at's, slurm's).</summary>
+    /// <param name="user">Whose; null: the unit's own account.</param>
+    public SimulatedProcess StartBelow(SimulatedUnit unit, string name, uint? user, params IReadOnlyList<string> nodes)
+    {
+        ArgumentNullException.ThrowIfNull(unit);
+        var process = StartProcess(name, $"/system.slice/{unit.Name}");
+        process.User = user ?? unit.User;
+        process.Parent = unit.Process?.Pid ?? 1;
+        OpenWhatIsThere(nodes, process);
+        return process;
+    }
+
+    /// <summary>A login's file (/run/systemd/sessions/ID), as logind keeps it.</summary>
+    /// <param name="service">The PAM service that opened it.</param>
+    public void Login(string id, uint user, string service, string type = "tty")
+    {
+        Files.Write($"/run/systemd/sessions/{id}", $"# This is private data. Do not parse.\nUID={user}\nACTIVE=1\nTYPE={type}\nCLASS=user\n"
+            + $"SCOPE=session-{id}.scope\nSERVICE={service}\n");
+        // Its pipe: whoever reads it waits for the other end.
+        Files.Write($"/run/systemd/sessions/{id}.ref", "");
+    }
+
     /// <summary>nvidia-persistenced: it keeps every card open that is on nvidia when it starts, and needs one.</summary>
     public SimulatedUnit AddPersistenced()
     {
@@ -140,6 +162,7 @@ public sealed partial class SimulatedKernel
             Alias = "display-manager.service",
             StartsToo = kernel =>
             {
+                kernel.Login("2", 1000, "gdm-password", "x11");
                 var server = kernel.StartProcess("Xorg");
                 kernel.OpenWhatIsThere(["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia-modeset", "/dev/dri/card0"], server);
                 var shell = kernel.StartProcess("gnome-shell", "/user.slice/user-1000.slice/user@1000.service/session.slice/org.gnome.Shell@x11.service");
@@ -250,7 +273,8 @@ public sealed partial class SimulatedKernel
     }
 
     /// <summary>Starts a VM with functions that are on vfio-pci; throws where a group is not viable or taken.</summary>
-    public SimulatedVm StartVm(string name, IReadOnlyList<PciAddress> functions) => Guests.Start(name, functions);
+    /// <param name="cgroup">Null: as Proxmox has it.</param>
+    public SimulatedVm StartVm(string name, IReadOnlyList<PciAddress> functions, string? cgroup = null) => Guests.Start(name, functions, cgroup);
 
     public void StopVm(SimulatedVm vm)
     {

@@ -11,7 +11,39 @@ public sealed class SimulatedUnit
         Command = command;
         Nodes = nodes;
         NeedsGpu = needsGpu;
+        (Type, KillMode, TriggeredBy) = WellKnown(name);
     }
+
+    /// <summary>As the unit files have it, of Debian 12 and 13 and of the makers' own packages.</summary>
+    static (string Type, string KillMode, string TriggeredBy) WellKnown(string name) => name switch
+    {
+        "anacron.service" => ("simple", "mixed", "anacron.timer"),
+        "atd.service" => ("forking", "process", ""),
+        "cron.service" => ("simple", "process", ""),
+        "dbus.service" => ("notify", "none", "dbus.socket"),
+        "docker.service" => ("notify", "process", "docker.socket"),
+        "containerd.service" => ("notify", "process", ""),
+        "incus.service" => ("notify", "process", "incus.socket"),
+        "k3s.service" => ("notify", "process", ""),
+        "libvirtd.service" => ("notify", "process", "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket"),
+        "NetworkManager.service" => ("dbus", "process", ""),
+        "slurmd.service" => ("notify", "process", ""),
+        "ssh.service" => ("notify", "process", ""),
+        "nvidia-persistenced.service" or "rc-local.service" => ("forking", "control-group", ""),
+        _ => ("simple", "control-group", ""),
+    };
+
+    /// <summary>systemd.service(5), Type=</summary>
+    public string Type { get; set; }
+
+    /// <summary>systemd.kill(5), KillMode=: which of its processes a stop ends.</summary>
+    public string KillMode { get; set; }
+
+    /// <summary>The timers, paths and sockets that start it, with blanks between them.</summary>
+    public string TriggeredBy { get; set; }
+
+    /// <summary>The account that it runs as (User=).</summary>
+    public uint User { get; set; }
 
     public string Name { get; }
 
@@ -29,7 +61,7 @@ public sealed class SimulatedUnit
     /// <summary>It cannot be started any more: its program is gone, its configuration is wrong.</summary>
     public bool IsBroken { get; set; }
 
-    /// <summary>KillMode=process: its process stays when it is stopped.</summary>
+    /// <summary>Even its main process stays when it is stopped (KillMode=none, or one that does not die).</summary>
     public bool LeavesItsProcess { get; set; }
 
     /// <summary>It was started too often: the next start is refused until it is forgiven (start-limit-hit).</summary>
@@ -110,6 +142,10 @@ sealed class Systemd(SimulatedKernel kernel)
     {
         "Id" => Find(name)?.Name ?? name,
         "ActiveState" => Find(name)?.State ?? "inactive",
+        "MainPID" => $"{Find(name)?.Process?.Pid ?? 0}",
+        "KillMode" => Find(name) is { LeavesItsProcess: true } ? "none" : Find(name)?.KillMode ?? "control-group",
+        "Type" => Find(name)?.Type ?? "simple",
+        "TriggeredBy" => Find(name)?.TriggeredBy ?? "",
         "BoundBy" => string.Join(' ', units.Values.Where(unit => unit.BindsTo.Contains(name)).Select(unit => unit.Name)),
         _ => "",
     }));
@@ -126,7 +162,7 @@ sealed class Systemd(SimulatedKernel kernel)
             unit.State = "deactivating";
             kernel.Later(unit.StopTakes, () =>
             {
-                if (unit is { Process: { } process, LeavesItsProcess: false })
+                foreach (var process in EndedWith(unit).ToList())
                     kernel.EndProcess(process);
                 foreach (var other in unit.Others)
                     kernel.EndProcess(other);
@@ -142,6 +178,15 @@ sealed class Systemd(SimulatedKernel kernel)
         kernel.WaitUntil(() => unit.State != "deactivating");
         return new(0, "");
     }
+
+    /// <summary>systemd.kill(5): the main process, or all that is in the unit's cgroup.</summary>
+    IEnumerable<SimulatedProcess> EndedWith(SimulatedUnit unit) => unit switch
+    {
+        { LeavesItsProcess: true } or { KillMode: "none" } => [],
+        { KillMode: "process" } => unit.Process is { } main ? [main] : [],
+        _ => kernel.RunningProcesses.Where(process => process == unit.Process
+            || process.Cgroup == $"/system.slice/{unit.Name}" || process.Cgroup.StartsWith($"/system.slice/{unit.Name}/", StringComparison.Ordinal)),
+    };
 
     public ProgramResult Start(string name, bool alone = false)
     {
@@ -193,6 +238,7 @@ sealed class Systemd(SimulatedKernel kernel)
         if (unit.Command.Length > 0)
         {
             unit.Process = kernel.StartProcess(unit.Command, $"/system.slice/{unit.Name}");
+            unit.Process.User = unit.User;
             kernel.OpenWhatIsThere(unit.Nodes(kernel), unit.Process);
         }
         unit.Others = unit.StartsToo?.Invoke(kernel) ?? [];

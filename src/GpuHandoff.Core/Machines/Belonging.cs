@@ -17,9 +17,15 @@ public sealed record Belonging(string? Unit = null, Container? Container = null,
     [JsonIgnore]
     public VmManager? Manager { get; init; }
 
-    /// <summary>Whose own (rootless) container it is, by the account's number: root's Podman or Docker does not know it.</summary>
+    /// <summary>
+    /// Whose own (rootless) container it is, by the account's number: root's programs do not know it, and its name is that
+    /// user's choice. Its processes are that user's processes.
+    /// </summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public uint? Rootless { get; init; }
+
+    /// <summary>The container that root's programs can stop; null where it is a user's own, or there is none.</summary>
+    public Container? RootsContainer() => Rootless is null ? Container : null;
 
     /// <summary>What systemd-machined makes of libvirt's names may be another domain's: those are known by QEMU's command line.</summary>
     public bool IsSurely(Guest guest) => guest.Manager == VmManager.Proxmox && Manager == VmManager.Proxmox && Vm == guest.Id;

@@ -62,6 +62,17 @@ public sealed record Machine(string BootId, string Release)
     [JsonIgnore]
     public ImmutableArray<HiddenUse> Hidden { get; init; } = [];
 
+    /// <summary>
+    /// What systemd tells of the services whose processes have a card; null where it does not answer. Only asked for where
+    /// there are such processes.
+    /// </summary>
+    [JsonIgnore]
+    public ImmutableArray<Service>? Services { get; init; } = [];
+
+    /// <summary>Logins that a display manager has opened, by their place below user.slice. Only looked for where a login has a card.</summary>
+    [JsonIgnore]
+    public ImmutableArray<string> GraphicalSessions { get; init; } = [];
+
     /// <summary>What tells the host's units that a card is theirs. Only looked for where the template is installed.</summary>
     public ImmutableArray<HostTarget> HostTargets { get; init; } = [];
 
@@ -103,6 +114,19 @@ public sealed record Machine(string BootId, string Release)
     public Loan? LoanOf(Gpu gpu) => Loans.FirstOrDefault(l => l.Lease.Gpu == gpu.Address);
 
     public Wedge? WedgeOf(Gpu gpu) => Wedges.FirstOrDefault(w => w.Gpu.SharesSlotWith(gpu.Address));
+
+    /// <summary>
+    /// Whether a login is graphical, by who opened it, and a card's screen is its: somebody in it has DRM's primary node, or is
+    /// X. What runs below the user's own manager (GNOME's shell, a game) goes with that login; one by ssh stays.
+    /// </summary>
+    /// <param name="session">As <see cref="Belonging.Session"/>.</param>
+    public bool IsGraphical(string? session) => session is not null && IsOpenedByADisplayManager(session)
+        && Users.Any(u => u.HasAScreen() && u.Of.Session is { } other && SliceOf(other) == SliceOf(session) && IsOpenedByADisplayManager(other));
+
+    bool IsOpenedByADisplayManager(string session) => GraphicalSessions.Contains(session)
+        || (session.Contains("/user@", StringComparison.Ordinal) && GraphicalSessions.Any(s => SliceOf(s) == SliceOf(session)));
+
+    static string SliceOf(string session) => session.Split('/')[0];
 
     public IEnumerable<PciFunction> Functions() => Gpus.SelectMany(g => g.Functions.Concat(g.Neighbours)).DistinctBy(f => f.Address);
 }

@@ -45,9 +45,9 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
         var targets = machine.HostTargets.Where(t => t.IsActive && gpus.Any(g => g.Address == t.Gpu)).ToImmutableArray();
         var holders = gpus.SelectMany(gpu => Holders(machine, gpu, policy.For(gpu), way).Select(user => (Gpu: gpu, User: user))).ToImmutableArray();
         // What hangs on a card's own target goes with it: that was said in the unit, and no policy is asked.
-        var bound = holders.Where(h => h.User.Of is { Container: null, Unit: { } unit } && targets.Any(t => t.Bound.Contains(unit)))
-            .Select(h => h.User).ToHashSet();
-        var others = holders.Where(h => !bound.Contains(h.User)).Select(h => Meet(h.Gpu, h.User, machine, policy, staying)).ToImmutableArray();
+        var bound = holders.Where(h => h.User.Of.Unit is { } unit && targets.Any(t => t.Bound.Contains(unit))
+            && !Treating.OutlivesHisUnit(h.User, machine)).Select(h => h.User).ToHashSet();
+        var others = WithTheirUnits(holders.Where(h => !bound.Contains(h.User)).Select(h => Meet(h.Gpu, h.User, machine, policy, staying)).ToList(), machine);
         var refused = others.Where(o => o.Treatment == Treatment.Refuse).Select(o => o.User!).ToHashSet();
         var given = Given(machine, gpus, policy, way).Where(g => !others.Any(o => o.Step == g.Step)).ToImmutableArray();
         var going = others.Where(o => !refused.Contains(o.User!)).Concat(given.Where(g => g.Treatment != Treatment.Refuse)).ToImmutableArray();
@@ -101,12 +101,22 @@ sealed record Stopping(ImmutableArray<GpuUser> Users, ImmutableArray<Step> Steps
         // The daemon closes one card where it is asked to, and goes on serving the others.
         var step = staying is not [] && machine.HasNvidiaSmi && user.Of.Unit == NvidiaUnits.Persistenced && user.Node.Major == Nvidia && user.Node.Minor == gpu.Minor
             ? new SwitchPersistence(gpu.Address, On: false)
-            : Treating.Way(user, machine, force: users.Processes != Treatment.Refuse);
+            : Treating.Way(user, machine, users);
         // Its clients on this card are users by themselves; those on the others are told by MPS alone.
         if (step is StopUnit unit && staying is not [] && users.Processes == Treatment.Refuse && machine.Mps.Any(m => m.Unit == unit.Unit))
             step = unit with { SparesClients = true };
         return new(gpu, user, step, treatment);
     }
+
+    /// <summary>A job in a unit that is stopped as a whole all the same ends with it, where the stop ends all that runs in it.</summary>
+    static ImmutableArray<InTheWay> WithTheirUnits(List<InTheWay> all, Machine machine) =>
+    [
+        .. from met in all
+           let whole = met.Step is StopProcess && met.User!.Of.Unit is { } unit && Treating.EndsAll(unit, machine)
+               ? all.Find(o => o.Gpu == met.Gpu && o.Treatment != Treatment.Refuse && o.Step is StopUnit stop && stop.Unit == unit)
+               : null
+           select whole is null || Treating.WhyNever(met.User!, machine) is not null ? met : met with { Step = whole.Step, Treatment = whole.Treatment },
+    ];
 
     /// <summary>Containers that run and have a card by their config, or by their admin's word: its nodes go stale under them.</summary>
     static IEnumerable<InTheWay> Given(Machine machine, ImmutableArray<Gpu> gpus, Policy policy, FreeBy way) =>

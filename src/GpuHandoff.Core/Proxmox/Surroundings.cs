@@ -80,7 +80,7 @@ public sealed record Surroundings(int Vm, NodeGuests Guests, LocalStorage Storag
             Settings = file is { Trouble: null } && node.Text(file.Path) is { } text ? VmLines.Parse(text) : null,
             Elsewhere = file is null ? node.NodeOf(vm, "qemu-server") : null,
             Program = program,
-            LockedBy = HeldLocks.On(new($"/var/lock/qemu-server/lock-{vm}.conf"), kernel) is [var held, ..] ? $"process {held.Pid} has /var/lock/qemu-server/lock-{vm}.conf" : null,
+            LockedBy = HeldLocks.OfRoot(new($"/var/lock/qemu-server/lock-{vm}.conf"), kernel) is [var held, ..] ? $"process {held.Pid} has /var/lock/qemu-server/lock-{vm}.conf" : null,
             NotSafe = Trust.WhyNot(new(program), kernel) ?? Trust.WhyNot(storage.Snippets, kernel),
             Link = kernel.StatusOf(link),
             LinkedTo = to,

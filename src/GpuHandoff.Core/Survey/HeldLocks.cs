@@ -28,4 +28,8 @@ public static class HeldLocks
                 select new HeldLock(int.Parse(words[4], CultureInfo.InvariantCulture), words[3] == "WRITE")).Distinct(),
         ];
     }
+
+    /// <summary>Those that root has. To lock a file it is enough to read it (fs/locks.c:flock), and anybody may read Proxmox's lock files.</summary>
+    public static IReadOnlyList<HeldLock> OfRoot(SysPath path, IKernel kernel) =>
+        [.. On(path, kernel).Where(held => ProcessFiles.UserOf(held.Pid, kernel) == 0)];
 }

@@ -352,15 +352,16 @@ public static class Holders
         public IEnumerable<GpuUser> Of(int pid, SysPath process, IEnumerable<(string Path, DeviceNode Node, bool Mapped)> held)
         {
             var command = ProcessFiles.Plain(kernel.Read(process / "comm") ?? "?");
+            var uid = ProcessFiles.User(kernel.Read(process / "status") ?? "");
             var of = Cgroup.Parse(kernel.Read(process / "cgroup") ?? "") with
             {
-                User = ProcessFiles.User(kernel.Read(process / "status") ?? "") is { } user
-                    ? ProcessFiles.NameOf(user, _passwd.Value) ?? user.ToString(CultureInfo.InvariantCulture)
-                    : null,
+                User = uid is { } user ? ProcessFiles.NameOf(user, _passwd.Value) ?? user.ToString(CultureInfo.InvariantCulture) : null,
             };
             var process0 = new GpuUser(pid, command, "", new(0, 0, 0, 0, 0))
             {
                 Of = of,
+                Exe = kernel.Link(process / "exe") is { } exe ? ProcessFiles.Plain(exe) : null,
+                Uid = uid,
                 Started = ProcessStat.Of(pid, kernel)?.Started ?? 0,
                 Script = ProcessFiles.Script(command, kernel.Read(process / "cmdline") ?? ""),
                 Apart = kernel.Link(process / "ns/pid") is { } space && _ourNamespace.Value is { } ours && space != ours,

@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Globalization;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -57,6 +58,19 @@ static class HostUnits
     public static string? ActiveDisplayManager(IKernel kernel) =>
         Ask(["show", "--property=Id,ActiveState", "--", DisplayManager], kernel) is [var unit] && IsActive(unit)
             ? unit.GetValueOrDefault("Id", DisplayManager)
+            : null;
+
+    // Id=ollama.service MainPID=4211 KillMode=control-group TriggeredBy= Type=simple, a line each
+    /// <summary>What systemd tells of these services; null: it does not answer. One that it does not know of is left out.</summary>
+    public static ImmutableArray<Service>? Services(IReadOnlyList<string> names, IKernel kernel) => names is [] ? [] :
+        Ask(["show", "--property=Id,MainPID,KillMode,TriggeredBy,Type", "--", .. names], kernel) is { } units
+            ? [.. units.Select(u => ServiceOf(u, kernel)).OfType<Service>()]
+            : null;
+
+    static Service? ServiceOf(Dictionary<string, string> unit, IKernel kernel) =>
+        unit.TryGetValue("Id", out var name) && unit.TryGetValue("KillMode", out var killMode) && unit.TryGetValue("Type", out var type)
+        && int.TryParse(unit.GetValueOrDefault("MainPID"), NumberStyles.None, CultureInfo.InvariantCulture, out var main)
+            ? new(name, main, main == 0 ? null : ProcessFiles.UserOf(main, kernel), killMode, type, [.. UnitProperties.List(unit, "TriggeredBy")])
             : null;
 
     /// <summary>

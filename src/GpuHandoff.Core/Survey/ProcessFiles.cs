@@ -1,4 +1,5 @@
 using System.Globalization;
+using GpuHandoff.Kernel;
 
 namespace GpuHandoff.Survey;
 
@@ -11,6 +12,10 @@ public static class ProcessFiles
 
     // Uid:	1000	1000	1000	1000          real, effective, saved, file system
     public static uint? User(string status) => Real(status, "Uid:");
+
+    /// <summary>The account that a process runs as, by number; null where there is no such process.</summary>
+    public static uint? UserOf(int pid, IKernel kernel) =>
+        User(kernel.Read(Sys.Proc / pid.ToString(CultureInfo.InvariantCulture) / "status") ?? "");
 
     // Gid:	1000	1000	1000	1000
     public static uint? Group(string status) => Real(status, "Gid:");

@@ -5,6 +5,7 @@ using GpuHandoff.Goals;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
+using GpuHandoff.Plans;
 
 namespace GpuHandoff.Survey;
 
@@ -166,11 +167,14 @@ public static class Surveyor
                 Ourselves = Ancestry.Of(kernel),
                 OurOwn = Cgroup.Parse(kernel.Read(Sys.Proc / "self/cgroup") ?? ""),
                 Managers = Managers(machine, kernel),
-                DisplayManager = !machine.SystemdIsSilent && (machine.HostTargets.Any(t => t.Bound.Any(IsDisplayManager))
-                    || machine.Users.Any(u => u.KeepsASession() || (u.Of.Session is not null && u.HasAScreen()) || IsDisplayManager(u.Of.Unit)))
-                    ? HostUnits.ActiveDisplayManager(kernel) : null,
+                Services = machine.SystemdIsSilent ? null : HostUnits.Services(ServicesOf(machine), kernel),
+                GraphicalSessions = machine.Users.Any(u => u.Of.Session is not null) ? GraphicalSessions(kernel) : [],
                 Mps = machine.Users.Any(u => u.IsMps()) ? MpsProcesses.Daemons(kernel) : [],
             };
+            // One that did not answer above is not asked again: each silence costs a program's whole time.
+            var asks = machine is { SystemdIsSilent: false, Services: not null } && (machine.HostTargets.Any(t => t.Bound.Any(IsDisplayManager))
+                || machine.Users.Any(u => IsDisplayManager(u.Of.Unit) || machine.IsGraphical(u.Of.Session)));
+            machine = machine with { DisplayManager = asks ? HostUnits.ActiveDisplayManager(kernel) : null };
         }
         // Asking starts nvidia-smi, and that opens the card: only where nothing else explains what is seen.
         return !machine.HasNvidiaSmi || NvidiaStack.DrmHoldsModules(machine) ? machine : machine with
@@ -183,9 +187,25 @@ public static class Surveyor
         };
     }
 
+    /// <summary>The services whose processes have a card. Whose work those of NVIDIA's own do is no question, and logind's is the session's.</summary>
+    static string[] ServicesOf(Machine machine) =>
+    [
+        .. machine.Users.Where(u => !u.KeepsASession()).Select(u => u.Of.Unit).OfType<string>()
+            .Where(unit => unit.EndsWith(".service", StringComparison.Ordinal) && !NvidiaUnits.Has(unit)).Distinct(),
+    ];
+
+    static readonly SysPath _sessions = new("/run/systemd/sessions");
+
+    // "2" and "c1"; "2.ref" is a pipe, and opening that would wait for its other end.
+    static ImmutableArray<string> GraphicalSessions(IKernel kernel) =>
+    [
+        .. kernel.List(_sessions).Where(id => id.All(char.IsAsciiLetterOrDigit))
+            .Select(id => LoginSession.Parse(id, kernel.Read(_sessions / id) ?? "")).Where(s => s?.IsGraphical() == true).Select(s => s!.Scope),
+    ];
+
     static ImmutableArray<ContainerKind> Managers(Machine machine, IKernel kernel) =>
     [
-        .. machine.Users.Select(u => u.Of.Container).OfType<Container>().Concat(machine.Containers.Select(c => c.Container))
+        .. machine.Users.Select(u => u.Of.RootsContainer()).OfType<Container>().Concat(machine.Containers.Select(c => c.Container))
             .Select(c => c.Kind).Distinct().Where(kind => kernel.Exists(new(Programs.Of(kind)))),
     ];
 

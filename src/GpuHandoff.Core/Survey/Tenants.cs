@@ -44,10 +44,13 @@ public static class Tenants
     {
         var lent = machine.Functions().Where(f => f.Address.SharesSlotWith(lease.Gpu) && f.IsOnVfio()).ToList();
         var nodes = lent.SelectMany(f => f.Nodes).ToList();
-        if (machine.Users.FirstOrDefault(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node))) is { } user)
+        var holders = machine.Users.Where(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node))).ToList();
+        if (holders is not [])
         {
-            // Its scope has helpers, too; who has the group open is QEMU.
-            return new(Living(user.Pid, lease.Guest, kernel) is { } qemu ? lease with { Qemu = qemu } : lease, Tenancy.Running, user.ToString());
+            // Its scope has helpers, too; who has the group open is QEMU. Anybody else who has it keeps the card as well, but is
+            // not written down: he would count until he ends, whether he still has it open or not.
+            var found = holders.Select(u => (User: u, Qemu: Living(u.Pid, lease.Guest, kernel))).FirstOrDefault(h => h.Qemu is not null);
+            return new(found.Qemu is null ? lease : lease with { Qemu = found.Qemu }, Tenancy.Running, (found.User ?? holders[0]).ToString());
         }
         var loan = Glance(lease, kernel);
         // It has left /proc, and vfio still resets what it had.
@@ -92,16 +95,35 @@ public static class Tenants
         }
     }
 
-    /// <summary>The process, where it lives and is this VM's: a pidfile may be left over, and its PID somebody else's.</summary>
-    static QemuProcess? Living(int pid, Guest guest, IKernel kernel)
+    /// <summary>The process, where it lives and is this VM's by the word of root; a command line alone is anybody's.</summary>
+    /// <remarks>
+    /// That is: it is in the scope that Proxmox made for this VM; or it is one of libvirt's VMs by its cgroup, and says by its
+    /// command line which one. Or root has written its PID down for this VM, in the pidfile or a reservation. Such a record may be
+    /// left over and the PID another's by now, so the process must be root's by its account and QEMU by its program, too, and its
+    /// command line say that it is this VM.
+    /// </remarks>
+    public static QemuProcess? Living(int pid, Guest guest, IKernel kernel)
     {
         if (ProcessStat.Of(pid, kernel) is not { } stat || stat.HasEnded())
             return null;
         var folder = Sys.Proc / pid.ToString(CultureInfo.InvariantCulture);
-        return IsQemuOf(guest, kernel.Read(folder / "cmdline")?.Split('\0') ?? [])
-            || Cgroup.Parse(kernel.Read(folder / "cgroup") ?? "").IsSurely(guest)
+        var of = Cgroup.Parse(kernel.Read(folder / "cgroup") ?? "");
+        return of.IsSurely(guest) || ((IsLibvirts(of, guest) || IsOfRoots(pid, of, guest, folder, kernel))
+            && IsQemuOf(guest, kernel.Read(folder / "cmdline")?.Split('\0') ?? []))
             ? new(pid, stat.Started)
             : null;
+    }
+
+    // Its QEMUs run as an account of their own. What the scope is called may be another domain's (Belonging.IsSurely).
+    static bool IsLibvirts(Belonging of, Guest guest) => guest.Manager == VmManager.Libvirt && of.Manager == VmManager.Libvirt;
+
+    static bool IsOfRoots(int pid, Belonging of, Guest guest, SysPath folder, IKernel kernel)
+    {
+        // Without cgroups (cgroup_controllers = [] in qemu.conf) they stay with the daemon.
+        var isDaemons = guest.Manager == VmManager.Libvirt && of.Unit is "libvirtd.service" or "virtqemud.service";
+        // Another VM's QEMU is root's and QEMU as well, and its command line what its memory says.
+        return of.Vm is null && Pids(guest, kernel).Contains(pid) && (isDaemons || ProcessFiles.UserOf(pid, kernel) == 0)
+            && ProgramFile.IsQemu(kernel.Link(folder / "exe"));
     }
 
     // /usr/bin/kvm -id 101 -name windows,debug-threads=on … -pidfile /var/run/qemu-server/101.pid -daemonize …
@@ -137,7 +159,7 @@ public static class Tenants
         // Held alone while the VM starts, stops or is cleaned up after, hooks included, and dropped by the kernel with its holder.
         // A reservation by time says less: it outlives a start that was killed by minutes.
         var path = _proxmoxLocks / $"lock-{guest.Id}.conf";
-        if (HeldLocks.On(path, kernel).FirstOrDefault(held => held.Alone) is { } held)
+        if (HeldLocks.OfRoot(path, kernel).FirstOrDefault(held => held.Alone) is { } held)
             return $"Proxmox is at work on it: process {held.Pid} has {path} locked";
         // Its post-stop has written that down.
         if (lease.ExpectedBack is { } back && kernel.Uptime < back.Until)

@@ -182,13 +182,17 @@ enum HolderKind
     Persistence,
     Kernel,
     Vm,
+
+    /// <summary>Somebody unprivileged who passes for another (<see cref="Everywhere.Impostor"/>), on a host with those whom he passes for.</summary>
+    Impostor,
 }
 
 /// <summary>Who uses a card.</summary>
 /// <param name="Seconds">How long; 0: for ever.</param>
-sealed record Holder(HolderKind Kind, int Card, int Seconds)
+/// <param name="Shape">Of an impostor: which of them.</param>
+sealed record Holder(HolderKind Kind, int Card, int Seconds, int Shape = 0)
 {
-    public override string ToString() => $"user: {Kind} of card {Card}{(Seconds == 0 ? "" : $" for {Seconds} s")}";
+    public override string ToString() => $"user: {Kind}{(Kind == HolderKind.Impostor ? $" ({Impostor.All[Shape]})" : "")} of card {Card}{(Seconds == 0 ? "" : $" for {Seconds} s")}";
 }
 
 enum MishapKind

@@ -71,7 +71,8 @@ static class Cases
         from kind in Gen.Elements(Enum.GetValues<HolderKind>())
         from card in Gen.Choose(0, cards - 1)
         from seconds in Gen.Elements(0, 0, 1, 30)
-        select new Holder(kind, card, seconds);
+        from shape in Gen.Choose(0, Impostor.All.Length - 1)
+        select new Holder(kind, card, seconds, shape);
 
     static Gen<Errand> Errands(int cards) =>
         from target in Weighted((70, Target.Vfio), (30, Target.Host))

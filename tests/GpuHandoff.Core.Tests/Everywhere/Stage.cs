@@ -173,6 +173,7 @@ sealed class Stage
             HolderKind.Sound => OpenSound(holder.Card),
             HolderKind.I2c => Open("ddcutil", I2cOf(gpu)),
             HolderKind.Vm => StartVm(holder.Card),
+            HolderKind.Impostor => StartImpostor(Impostor.All[holder.Shape], gpu),
             _ => null,
         };
         IDisposable? kernelUser = null;
@@ -188,6 +189,13 @@ sealed class Stage
                 Kernel.EndProcess(process);
             kernelUser?.Dispose();
         });
+    }
+
+    SimulatedProcess StartImpostor(Impostor impostor, PciDevice gpu)
+    {
+        if (Kernel.RunningProcesses.All(p => p.Name != "atd"))
+            Impostor.Ground(Kernel);
+        return impostor.Start(Kernel, pid: null, [.. ((string?[])[$"/dev/nvidia{MinorOf(gpu)}", "/dev/nvidiactl", "/dev/nvidia-uvm", DrmOf(gpu)]).OfType<string>()]);
     }
 
     /// <summary>A poller comes by; whether it got hold of anything.</summary>

@@ -76,7 +76,7 @@ public class RandomLives(ITestOutputHelper output)
     static string Event(VmHost host, Random random)
     {
         var (qm, vm) = (host.Qm, _vms[random.Next(_vms.Length)]);
-        switch (random.Next(14))
+        switch (random.Next(15))
         {
             case 0 or 1 or 2 or 3:
                 var trouble = random.Next(3) == 0 ? (StartTrouble)random.Next(5) : StartTrouble.None;
@@ -100,6 +100,8 @@ public class RandomLives(ITestOutputHelper output)
                 if (qm.Awaited.FirstOrDefault() is { } lost)
                     qm.LoseCleanup(lost);
                 return "a clean-up is lost";
+            case 13:
+                return Impostors(host, vm, random);
             case 12:
                 host.Rounds(TimeSpan.FromSeconds(random.Next(1, 40)));
                 return "the timer";
@@ -107,6 +109,21 @@ public class RandomLives(ITestOutputHelper output)
                 host.Kernel.Pause(TimeSpan.FromSeconds(random.Next(30)));
                 return "time goes by";
         }
+    }
+
+    /// <summary>Somebody unprivileged gets the PID that a VM's files still name, calls himself like it, and has its lock file locked.</summary>
+    static string Impostors(VmHost host, string vm, Random random)
+    {
+        if (host.Proxmox.Qemu(vm) is not null || !int.TryParse(host.Kernel.Files.Read(ProxmoxHost.PidFile(vm)), CultureInfo.InvariantCulture, out var pid)
+            || host.Kernel.RunningProcesses.Any(p => p.Pid == pid))
+        {
+            return "no PID is free for an impostor";
+        }
+        host.Kernel.Pause(TimeSpan.FromSeconds(1));
+        var impostor = Everywhere.Impostor.All[random.Next(Everywhere.Impostor.All.Length)];
+        var process = impostor.Start(host.Kernel, pid);
+        process.CommandLine = ["/usr/bin/kvm", "-id", vm, "-pidfile", $"/var/run/qemu-server/{vm}.pid"];
+        return $"{impostor} as {pid}, which was VM {vm}";
     }
 
     static void Check(VmHost host)

@@ -266,5 +266,6 @@ public class LendingToDomains
 
     static HookCall Call(string name, string operation, string stage) => HookCall.Of([name, operation, stage, "-"]).ShouldNotBeNull();
 
-    SimulatedVm StartQemu(string name) => _desk.Kernel.StartVm(name, [.. _desk.Survey().Gpus[0].Functions.Select(f => f.Address)]);
+    SimulatedVm StartQemu(string name) => _desk.Kernel.StartVm(
+        name, [.. _desk.Survey().Gpus[0].Functions.Select(f => f.Address)], $@"/machine.slice/machine-qemu\x2d3\x2d{name}.scope/libvirt/emulator");
 }

@@ -198,18 +198,25 @@ public class KnownUsers
     }
 
     [Theory]
-    [InlineData("libpod-", "user 1000's own Podman container")]
-    [InlineData("docker-", "user 1000's own Docker container")]
-    public void A_container_that_a_user_runs_without_root_is_never_planned_and_whose_it_is_is_told(string prefix, string whose)
+    [InlineData("libpod-", "user alice's own Podman container")]
+    [InlineData("docker-", "user alice's own Docker container")]
+    public void What_runs_in_a_users_own_container_is_that_users_process_and_whose_it_is_is_told(string prefix, string whose)
     {
         var kernel = Hosts.SingleGpu();
         var id = new string('a', 64);
-        kernel.AddContainer(ContainerKind.Podman, new('b', 64), "nginx");
-        kernel.AddContainer(ContainerKind.Docker, new('b', 64), "nginx");
-        kernel.OpenNode("/dev/nvidia0", kernel.StartProcess("python3", $"/user.slice/user-1000.slice/user@1000.service/user.slice/{prefix}{id}.scope"));
+        // Root's own have the same number.
+        foreach (var kind in (ContainerKind[])[ContainerKind.Podman, ContainerKind.Docker])
+            kernel.StartContainer(kernel.AddContainer(kind, id, "nginx"));
+        var process = kernel.StartProcess("python3", $"/user.slice/user-1000.slice/user@1000.service/user.slice/{prefix}{id}.scope");
+        kernel.OpenNode("/dev/nvidia0", process);
+        var desk = new Desk(kernel);
 
-        foreach (var policy in (UsersPolicy[])[_default, _default.Everybody()])
-            new Desk(kernel).Refused(Target.Vfio, policy: With(policy)).Findings.ShouldHaveSingleItem().Hint.ShouldContain(whose);
+        var finding = desk.Refused(Target.Vfio, policy: With(_default with { Containers = Treatment.Restart })).Findings.ShouldHaveSingleItem();
+
+        finding.Evidence.ShouldContain(line => line.Contains($"in {whose}"));
+        finding.Hint.ShouldContain("users: {processes: stop}");
+        desk.Planned(Target.Vfio, policy: With(_default.Everybody())).Steps().Where(s => s is StopContainer or StopProcess)
+            .ShouldBe([new StopProcess(process.Pid, process.Started, "python3")]);
     }
 
     // ---- nvidia-persistenced, a card at a time ----
@@ -411,16 +418,16 @@ public class KnownUsers
     public void Mps_in_somebody_elses_unit_does_not_stop_that_unit()
     {
         var kernel = Hosts.TwoIdenticalGpus(new("580.126.20"));
-        kernel.StartUnit(kernel.AddUnit("slurmd.service", "slurmd"));
-        kernel.StartMpsIn("/system.slice/slurmd.service", isApart: false, "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1");
+        kernel.StartUnit(kernel.AddUnit("training.service", "training"));
+        kernel.StartMpsIn("/system.slice/training.service", isApart: false, "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1");
         var desk = new Desk(kernel);
 
         var finding = desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem();
 
-        finding.Evidence.ShouldContain(line => line.Contains("slurmd.service"));
-        finding.Hint.ShouldContain("users: {unit: {slurmd.service: restart}}");
-        desk.Planned(Target.Vfio, "01:00", With(_default with { Unit = _default.Unit.Add("slurmd.service", Treatment.Restart) }))
-            .Steps().OfType<StopUnit>().ShouldHaveSingleItem().ShouldBe(new StopUnit("slurmd.service") { SparesClients = true });
+        finding.Evidence.ShouldContain(line => line.Contains("training.service"));
+        finding.Hint.ShouldContain("users: {unit: {training.service: restart}}");
+        desk.Planned(Target.Vfio, "01:00", With(_default with { Unit = _default.Unit.Add("training.service", Treatment.Restart) }))
+            .Steps().OfType<StopUnit>().ShouldHaveSingleItem().ShouldBe(new StopUnit("training.service") { SparesClients = true });
     }
 
     [Fact]
@@ -450,7 +457,13 @@ public class KnownUsers
         desk.Memo.Lines.ShouldContain(line => line.StartsWith($"warns stop {unit}") && line.Contains($"it works for {client.Pid} python3"));
         // Now it has the card that came back, too.
         kernel.StopUnit(kernel.Unit(unit));
+        kernel.EndProcess(client);
         kernel.StartUnit(kernel.Unit(unit));
+        kernel.StartMpsIn($"/system.slice/{unit}", isApart: false, "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1");
+        client = kernel.StartMpsClient();
+        foreach (var file in client.Open.Where(file => file.Path == "/dev/nvidia0").ToList())
+            file.Dispose();
+        calls = kernel.Calls.Count;
         var outcome = desk.Run(Target.Vfio, "01:00").ShouldBeOfType<Outcome.RolledBack>();
         outcome.Cause!.Reason.ShouldContain($"it works for {client.Pid} python3");
         kernel.Calls.Skip(calls).ShouldAllBe(call => !call.Contains("systemctl stop"));

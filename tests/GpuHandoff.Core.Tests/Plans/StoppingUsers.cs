@@ -249,12 +249,9 @@ public class StoppingUsers
     public void A_unit_is_stopped_once_whichever_number_of_its_processes_have_the_card()
     {
         var desk = new Desk(Hosts.SingleGpu());
-        foreach (var command in (string[])["ollama", "ollama_llama_se"])
-        {
-            var process = desk.Kernel.StartProcess(command, "/system.slice/ollama.service");
-            desk.Kernel.OpenNode("/dev/nvidia0", process);
-            desk.Kernel.OpenNode("/dev/nvidiactl", process);
-        }
+        var unit = desk.Kernel.AddUnit("ollama.service", "ollama", "/dev/nvidia0", "/dev/nvidiactl");
+        desk.Kernel.StartUnit(unit);
+        desk.Kernel.StartBelow(unit, "ollama_llama_se", user: null, "/dev/nvidia0", "/dev/nvidiactl");
         var steps = desk.Planned(Target.Vfio, policy: _stop).Steps().ToList();
         steps.OfType<StopUnit>().ShouldHaveSingleItem().Unit.ShouldBe("ollama.service");
         steps.OfType<AwaitRelease>().ShouldHaveSingleItem().Users.Length.ShouldBe(4);

@@ -24,6 +24,20 @@ public class ReadingProcesses
     [InlineData("/init.scope", null)]
     [InlineData("/", null)]
     [InlineData("/lxc.monitor/107", null)]
+    // A name that only root's managers give counts at root's own place, and else for nothing.
+    [InlineData("/user.slice/user-1000.slice/user@1000.service/qemu.slice/101.scope", null)]
+    [InlineData(@"/user.slice/user-1000.slice/user@1000.service/machine-qemu\x2d3\x2dwin11.scope", null)]
+    [InlineData("/user.slice/user-1000.slice/user@1000.service/system.slice/ollama.service", null)]
+    [InlineData("/system.slice/app.service/lxc.payload.201", "app.service")]
+    [InlineData("/system.slice/app.service/lxc/201/ns", "app.service")]
+    [InlineData("/system.slice/app.service/docker-" + Id + ".scope", "app.service")]
+    [InlineData("/system.slice/app.service/qemu.slice/101.scope", "app.service")]
+    [InlineData(@"/system.slice/app.service/machine-qemu\x2d3\x2dwin11.scope", "app.service")]
+    [InlineData("/system.slice/app.service/system.slice/ollama.service", "app.service")]
+    [InlineData("/system.slice/lxc.payload.201/x.service", null)]
+    [InlineData("/system.slice/qemu.slice/101.scope", "101.scope")]
+    [InlineData("/system.slice/docker/" + Id, null)]
+    [InlineData("/foo/lxc/201/x.service", null)]
     public void The_unit_is_the_outermost_that_systemctl_could_stop(string path, string? unit) =>
         (Cgroup.Parse($"0::{path}") with { Session = null }).ShouldBe(new Belonging(Unit: unit));
 
@@ -32,7 +46,11 @@ public class ReadingProcesses
     [InlineData("/lxc/107/ns/system.slice/docker-" + Id + ".scope", ContainerKind.Lxc, "107")]
     [InlineData("/lxc.payload.web", ContainerKind.Lxc, "web")]
     [InlineData("/lxc.payload/web/init.scope", ContainerKind.Lxc, "web")]
-    [InlineData("/user.slice/user-1000.slice/session-3.scope/lxc.payload.web", ContainerKind.Lxc, "web")]
+    [InlineData("/lxc.payload.web/lxc.payload.201/init.scope", ContainerKind.Lxc, "web")]
+    [InlineData("/user.slice/user-0.slice/session-3.scope/lxc.payload.web", ContainerKind.Lxc, "web")]
+    [InlineData("/gpu.slice/gpu-jobs.slice/docker-" + Id + ".scope", ContainerKind.Docker, "4e8b1c9d2f7a")]
+    [InlineData("/libpod_parent/libpod-" + Id, ContainerKind.Podman, "4e8b1c9d2f7a")]
+    [InlineData("/libpod_parent/" + Id + "/libpod-" + Id, ContainerKind.Podman, "4e8b1c9d2f7a")]
     [InlineData("/system.slice/docker-" + Id + ".scope", ContainerKind.Docker, "4e8b1c9d2f7a")]
     [InlineData("/docker/" + Id, ContainerKind.Docker, "4e8b1c9d2f7a")]
     [InlineData("/machine.slice/libpod-" + Id + ".scope/container", ContainerKind.Podman, "4e8b1c9d2f7a")]
@@ -45,10 +63,24 @@ public class ReadingProcesses
     [InlineData("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-" + Id + ".scope", ContainerKind.Docker)]
     [InlineData("/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_1.slice/libpod-" + Id + ".scope/container", ContainerKind.Podman)]
     public void A_container_below_a_users_slice_is_that_users_own(string path, ContainerKind kind) =>
-        Cgroup.Parse($"0::{path}").ShouldBe(new Belonging(Container: new(kind, "4e8b1c9d2f7a")) { Rootless = 1000 });
+        Cgroup.Parse($"0::{path}").ShouldBe(
+            new Belonging(Container: new(kind, "4e8b1c9d2f7a")) { Rootless = 1000, Session = "user-1000.slice/user@1000.service" });
+
+    [Theory]
+    [InlineData("session-3.scope/lxc.payload.201")]
+    [InlineData("user@1000.service/lxc.payload.201/system.slice/ollama.service")]
+    [InlineData("user@1000.service/app.slice/lxc/201/ns")]
+    public void A_container_of_lxc_below_a_users_slice_is_never_roots_of_that_number(string path)
+    {
+        var belonging = Cgroup.Parse($"0::/user.slice/user-1000.slice/{path}");
+        belonging.RootsContainer().ShouldBeNull();
+        belonging.ShouldBe(new Belonging(Container: new(ContainerKind.Lxc, "201")) { Rootless = 1000, Session = $"user-1000.slice/{path.Split('/')[0]}" });
+    }
 
     [Theory]
     [InlineData("/qemu.slice/101.scope", "101", VmManager.Proxmox)]
+    [InlineData(@"/machine.slice/machine-production.slice/machine-qemu\x2d3\x2dwin11.scope/libvirt/vcpu0", "win11", VmManager.Libvirt)]
+    [InlineData("/machine/qemu-3-win11.libvirt-qemu/emulator", "win11", VmManager.Libvirt)]
     [InlineData(@"/machine.slice/machine-qemu\x2d3\x2dwin\x2d11.scope/libvirt/emulator", "win-11", VmManager.Libvirt)]
     [InlineData(@"/machine.slice/machine-qemu\x2d3\x2d101.scope/libvirt/emulator", "101", VmManager.Libvirt)]
     public void A_vm_is_named_by_number_or_name(string path, string vm, VmManager manager)

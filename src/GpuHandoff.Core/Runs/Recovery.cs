@@ -20,8 +20,8 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     {
         // A card that is known to be stuck has been waited for long enough.
         var boot = Surveyor.BootId(kernel);
-        if (ledger.Wedges().Any(w => w.BootId == boot && run.Plan.Gpus.Contains(w.Gpu)))
-            return new Ending.Refused((Answer.Refused)Plan(run, run.Plan.Target));
+        if (ledger.Wedges().Any(w => w.BootId == boot && run.Plan.Gpus.Contains(w.Gpu)) && Plan(run, run.Plan.Target) is Answer.Refused stuck)
+            return new Ending.Refused(stuck);
         AwaitLastCall();
         if (Missing(run) is { Length: > 0 } missing)
         {

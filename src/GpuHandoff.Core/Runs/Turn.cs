@@ -147,7 +147,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         // Once more with names: the list is for a person.
         var machine = Surveyor.Survey(kernel, [], target: null, ledger.Wedges());
-        var unclear = (Selection.Unclear)Selection.Of(machine, selector);
+        // A GPU may have come to the bus, or left it, since the first look.
+        var unclear = Selection.Of(machine, selector) as Selection.Unclear
+            ?? new("the GPUs of this host have changed while they were looked at", [], "try again");
         return new(unclear.What, [new("which-gpu", unclear.What, unclear.Evidence, unclear.Hint)]);
     }
 

@@ -3,6 +3,7 @@ using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
+using GpuHandoff.Libvirt;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Survey;
@@ -92,6 +93,16 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         return Planner.Plan(machine, new(errand.Target, [.. machine.Gpus.Where(g => errand.Gpus.Contains(g.Address))]) { For = errand.For }, Policy.Default) as Answer.Refused;
     }
 
+    /// <summary>
+    /// Its manager has said that the VM has ended: should the way home fail, the manager's process that lives on is no sign of a
+    /// start any more.
+    /// </summary>
+    public void NoteEnd(Lease ended)
+    {
+        if (LeaseOf(ended.Gpu) is { StartedBy: not null } lease && lease.IsSameAs(ended))
+            witness.WriteDown(() => ledger.Lend(lease with { StartedBy = null }));
+    }
+
     /// <summary>QEMU's process, where nobody has written it down yet: by this it is known also when it has lost its name.</summary>
     public void NoteWhoRuns(Machine machine, ImmutableArray<PciAddress> gpus)
     {
@@ -144,7 +155,11 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         machine.BootId, gpu.Address, guest,
         (plan.Keep.FirstOrDefault(h => h.Gpu == gpu.Address) ?? machine.HomeOf(gpu))?.Functions
             ?? [.. gpu.Functions.Where(f => !f.Class.IsBridge()).Select(f => new FunctionHome(f.Address, f.Owner))],
-        kernel.Uptime);
+        kernel.Uptime)
+    {
+        // Proxmox has a lock for it.
+        StartedBy = guest.Manager == VmManager.Libvirt ? LibvirtDaemon.Calling(kernel) : null,
+    };
 
     void PutBack(List<(PciAddress Gpu, Lease? Lease)> before)
     {

@@ -78,7 +78,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return
         [
             .. leases.Select(lease => Guarded(
-                new(Target.Host, [lease.Gpu]) { For = lease.Guest, Still = _ => lease.IsSameAs(_lending.LeaseOf(lease.Gpu)) }, policy, stop)).OfType<Ending>(),
+                new(Target.Host, [lease.Gpu]) { For = lease.Guest, Ends = lease, Still = _ => lease.IsSameAs(_lending.LeaseOf(lease.Gpu)) }, policy, stop)).OfType<Ending>(),
         ];
     }
 
@@ -139,7 +139,11 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         if (turn.Refusal is not null && !errand.Waits)
             return null;
         if (turn.Refusal is null)
+        {
+            if (errand.Ends is { } ended)
+                _lending.NoteEnd(ended);
             Leftovers().EndWhatDidNotEnd(gpus, turn, policy);
+        }
         return Decide(errand, policy, turn, stop);
     }
 

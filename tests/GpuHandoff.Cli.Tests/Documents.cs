@@ -56,6 +56,13 @@ public partial class Documents
     }
 
     [Fact]
+    public void That_nothing_was_changed_is_said_in_one_place_of_the_source_which_knows_it() =>
+        Directory.EnumerateFiles(Path.Combine(Tool.Repository, "src"), "*.cs", SearchOption.AllDirectories)
+            .Where(file => !file.Contains("/obj/") && File.ReadAllText(file).Contains("\"nothing was changed", StringComparison.Ordinal)
+                || File.ReadAllText(file).Contains("nothing was changed\"", StringComparison.Ordinal))
+            .Select(Path.GetFileName).ShouldBe(["Footprint.cs"]);
+
+    [Fact]
     public void Every_kind_of_step_is_told_to_who_reads_plans_as_data() =>
         typeof(Step).GetCustomAttributes<JsonDerivedTypeAttribute>().Select(kind => $"`{kind.TypeDiscriminator}`")
             .Where(kind => !Read("docs/commands.md").Contains(kind, StringComparison.Ordinal)).ShouldBeEmpty();

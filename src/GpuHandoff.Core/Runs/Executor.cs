@@ -11,8 +11,10 @@ namespace GpuHandoff.Runs;
 /// Carries a plan out: look, write down, act, believe only what reads back. A step that fails undoes all; a call that
 /// does not return undoes nothing, because the kernel holds that device's lock and the undo would hang behind it.
 /// </summary>
-public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits)
+/// <param name="footprint">Where its changes are noted; null: nobody asks.</param>
+public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits, Footprint? footprint = null)
 {
+    readonly Footprint _footprint = footprint ?? new();
     readonly Stack<(int Index, Step Step)> _begun = new();
     readonly ImmutableArray<string>.Builder _warnings = ImmutableArray.CreateBuilder<string>();
 
@@ -40,12 +42,13 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
     /// <summary>Undoes what a run that never ended had begun, as that run would have done itself.</summary>
     public Outcome TakeBack(Unfinished run)
     {
+        var before = _footprint.Count;
         var steps = run.Plan.Steps().ToList();
         foreach (var index in run.Begun)
             _begun.Push((index, steps[index]));
         var outcome = Back("an earlier run did not end", null, journal: null);
         if (outcome is Outcome.RolledBack)
-            ledger.Close(run, "taken-back");
+            witness.WriteDown(() => ledger.Close(run, "taken-back"), isDone: _footprint.Count > before);
         Mark(run.Plan, outcome);
         return outcome;
     }
@@ -164,6 +167,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
 
     void Reach(Step step, Limits within)
     {
+        _footprint.Add(step.Say());
         step.Run(kernel, within);
         if (step.Look(kernel) != Position.There)
             throw new KernelRefused(step.Say(), 0, "the kernel reported success, but it reads back otherwise");
@@ -171,6 +175,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
 
     void Attempt(Step step, Limits within)
     {
+        _footprint.Add(step.Say());
         try
         {
             step.Run(kernel, within);

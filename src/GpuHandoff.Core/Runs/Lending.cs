@@ -11,7 +11,7 @@ using GpuHandoff.Survey;
 namespace GpuHandoff.Runs;
 
 /// <summary>The leases of a run: on disk before its first step, and gone after its last one home.</summary>
-sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
+sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness, Footprint footprint)
 {
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
     public Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, CancellationToken stop)
@@ -31,7 +31,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
                 foreach (var lease in leases)
                     ledger.Lend(lease);
                 witness.Lends(leases);
-                outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+                outcome = new Executor(kernel, ledger, witness, policy.Limits(), footprint).Run(plan, stop);
             }
             // Of the executor's, too: no step was taken, and so nothing is lent.
             catch (LedgerRefused)
@@ -42,7 +42,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         }
         else
         {
-            outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop);
+            outcome = new Executor(kernel, ledger, witness, policy.Limits(), footprint).Run(plan, stop);
         }
         switch (outcome)
         {

@@ -12,12 +12,13 @@ namespace GpuHandoff.Runs;
 /// Brings a run that was killed to one of the two ends that people know: handed over completely, or on the host. Whoever
 /// calls this holds the locks that the run had.
 /// </summary>
-sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySet policy)
+sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySet policy, Footprint footprint)
 {
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(100);
 
     public Ending Recover(Unfinished run)
     {
+        var before = footprint.Count;
         // A card that is known to be stuck has been waited for long enough.
         var boot = Surveyor.BootId(kernel);
         if (ledger.Wedges().Any(w => w.BootId == boot && run.Plan.Gpus.Contains(w.Gpu)) && Plan(run, run.Plan.Target) is Answer.Refused stuck)
@@ -33,7 +34,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
         var answer = Plan(run, run.Plan.Target);
         if (answer is Answer.Planned { Plan: var rest } && rest.IsEmpty())
         {
-            ledger.Close(run, "was complete");
+            WriteDown(() => ledger.Close(run, "was complete"), before);
             return new Ending.Ran(rest, new Outcome.Done(0));
         }
 
@@ -41,11 +42,13 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
         foreach (var attempt in Ways(run))
         {
             var ending = attempt();
-            first ??= ending;
+            // A way that was refused changed nothing; one that was tried and got stuck is what a person has to know of.
+            if (first is null || (first is Ending.Refused && ending is not Ending.Refused))
+                first = ending;
             switch (ending)
             {
                 case Ending.Ran { Outcome: Outcome.Done }:
-                    Settle(run);
+                    Settle(run, before);
                     return ending;
                 case Ending.Ran { Outcome: Outcome.Stuck { Silent: true } }:
                     return ending;
@@ -53,9 +56,12 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
         }
         // Counted: the timer does not try it over and over.
         if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } left)
-            ledger.Stick(left);
+            WriteDown(() => ledger.Stick(left), before);
         return first!;
     }
+
+    /// <summary>What was done stays done where that cannot be written; where nothing was, the caller is refused.</summary>
+    void WriteDown(Action write, int before) => witness.WriteDown(write, isDone: footprint.Count > before);
 
     /// <summary>
     /// Functions of the run's cards that have left the bus: killed between a removal and its rescan. A record of another
@@ -72,6 +78,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     void BringBack(ImmutableArray<PciAddress> missing)
     {
         witness.Waits($"{string.Join(", ", missing)} left the bus in the middle of a reset: the bus is scanned anew");
+        footprint.Add("scan the PCI bus anew");
         try
         {
             kernel.Write(Sys.Pci / "rescan", "1", policy.Limits().Reset);
@@ -110,7 +117,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
 
     Ending.Ran TakeBack(Unfinished run)
     {
-        var outcome = new Executor(kernel, ledger, witness, policy.Limits()).TakeBack(run);
+        var outcome = new Executor(kernel, ledger, witness, policy.Limits(), footprint).TakeBack(run);
         return new Ending.Ran(run.Plan, outcome is Outcome.RolledBack ? new Outcome.Done(run.Begun.Length) : outcome);
     }
 
@@ -123,7 +130,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
             case Answer.Planned { Plan: var plan }:
                 witness.Begins(plan);
                 // Not to be interrupted: it is short, and half of it is what we are here to end.
-                return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, CancellationToken.None));
+                return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits(), footprint).Run(plan, CancellationToken.None));
             default:
                 throw new InvalidOperationException("a planner answers with a plan or a refusal");
         }
@@ -137,14 +144,14 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     }
 
     /// <summary>Closes the diary, and forgets the records of cards that are at home on drivers of the host.</summary>
-    void Settle(Unfinished run)
+    void Settle(Unfinished run, int before)
     {
         if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } still)
-            ledger.Close(still, "recovered");
+            WriteDown(() => ledger.Close(still, "recovered"), before);
         foreach (var home in ledger.Homes().Where(h => run.Plan.Gpus.Contains(h.Gpu)))
         {
             if (home.Functions.All(f => f.Owner.Driver != Owner.Vfio && Surveyor.OwnerOf(f.Function, kernel) == f.Owner))
-                ledger.Forget(home.Gpu);
+                WriteDown(() => ledger.Forget(home.Gpu), before);
         }
     }
 }

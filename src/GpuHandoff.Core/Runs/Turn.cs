@@ -11,7 +11,8 @@ using GpuHandoff.Survey;
 namespace GpuHandoff.Runs;
 
 /// <summary>One wish from its words to its end: choose the cards, wait for the turn, tidy up after a crash, plan, act.</summary>
-public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness witness)
+/// <param name="footprint">Where what it changes is noted; null: in one of its own.</param>
+public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness witness, Footprint? footprint = null)
 {
     /// <summary>The lock for what the cards share: whether nvidia's modules may go depends on all of them.</summary>
     public const string Modules = "modules";
@@ -20,7 +21,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(500);
 
     readonly Marks _marks = new(kernel, ledger, witness);
-    readonly Lending _lending = new(kernel, ledger, witness);
+    readonly Lending _lending = new(kernel, ledger, witness, footprint ??= new());
+
+    /// <summary>What it has changed on the machine so far.</summary>
+    public Footprint Footprint { get; } = footprint;
 
     internal bool IsHostStopping() => HostUnits.HostIsStopping(kernel);
 
@@ -30,14 +34,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         {
             if (Selection.Of(Surveyor.Cards(kernel), selector) is not Selection.Chosen { Gpus: var cards })
                 return new Ending.Refused(Unclear(selector));
-            ImmutableArray<PciAddress> gpus = [.. cards.Select(g => g.Address)];
-            // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
-            if (_marks.Wedged(gpus, target) is { } stuck)
-                return new Ending.Refused(stuck);
-            if (_marks.Damaged(gpus) is { } damaged)
-                return new Ending.Refused(damaged);
-            _marks.TellOfDamage(waits: true);
-            return Take(new(target, gpus), policy, stop)!;
+            return Guarded(new(target, [.. cards.Select(g => g.Address)]), policy, stop)!;
         }
         catch (KernelSilent silent)
         {
@@ -98,7 +95,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// <inheritdoc cref="Marks.Unwedge"/>
     public ImmutableArray<Ending> Unwedge() => _marks.Unwedge();
 
-    Leftovers Leftovers() => new(kernel, ledger, locks, witness, _marks);
+    Leftovers Leftovers() => new(kernel, ledger, locks, witness, _marks, Footprint);
 
     Rounds Rounds() => new(kernel, ledger, witness, this, Leftovers(), _marks);
 
@@ -107,6 +104,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         try
         {
+            // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
             if (_marks.Wedged(errand.Gpus, errand.Target) is { } stuck)
                 return errand.Waits ? new Ending.Refused(stuck) : null;
             if (_marks.Damaged(errand.Gpus) is { } damaged)

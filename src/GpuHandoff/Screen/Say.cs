@@ -13,6 +13,9 @@ static class Say
 {
     public const string Tag = "[gpu-handoff]";
 
+    /// <summary>What this process has changed on the machine.</summary>
+    public static Footprint Footprint { get; } = new();
+
     public static void Line(string text) => Line(text, Output.Error);
 
     public static void Line(string text, Output output) => output.Write($"{Tag} {text}\n");
@@ -43,18 +46,18 @@ static class Say
     {
         if (json)
         {
-            Data(Report.Of(refused));
+            Data(Report.Of(refused) with { Changed = Footprint.Count == 0 ? null : Footprint.Changes() });
             return;
         }
         if (refused.Findings is [var only] && only.What == refused.What)
         {
-            Trouble(only.What, only.Evidence, only.Hint, "nothing was changed");
+            Trouble(only.What, only.Evidence, only.Hint, Footprint.State());
             return;
         }
         Line($"{refused.What}:");
         foreach (var finding in refused.Findings)
             Trouble($"{finding.What} [{finding.Code}]", finding.Evidence, finding.Hint, null);
-        Line("nothing was changed");
+        Line(Footprint.State());
     }
 
     /// <summary>What cannot be told of, since its record cannot be read.</summary>

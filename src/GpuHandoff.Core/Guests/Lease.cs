@@ -68,7 +68,7 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
     public string? Trouble { get; init; }
 
     /// <summary>After so many tries a person has to look: each one binds, unbinds and perhaps resets the card.</summary>
-    const int MostTries = 3;
+    public const int MostTries = 3;
 
     public bool IsGivenUp() => Failures >= MostTries;
 

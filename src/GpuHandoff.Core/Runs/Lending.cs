@@ -143,7 +143,9 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness, Footprint
         var isNews = false;
         foreach (var lease in errand.Gpus.Select(LeaseOf).OfType<Lease>().Where(l => l.Trouble != refused.What))
         {
-            witness.WriteDown(() => ledger.Lend(lease with { Trouble = refused.What }));
+            // Nothing that is tried again helps a card that is lost: as if it had been tried in vain.
+            var failures = ExitCode.IsLost(refused) ? Lease.MostTries : lease.Failures;
+            witness.WriteDown(() => ledger.Lend(lease with { Trouble = refused.What, Failures = failures }));
             isNews = true;
         }
         return isNews ? new Ending.Refused(refused) : null;

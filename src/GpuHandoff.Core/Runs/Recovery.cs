@@ -93,7 +93,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     {
         ledger.Stick(run);
         var what = $"{string.Join(", ", lost)} is lost: it left the bus, and a rescan does not find it";
-        return new(new(what, [new("gpu-is-lost", what, [$"the run that was killed: {run.Plan.Summary}"], "switch the host off and on again: a reboot may not be enough")]));
+        return new(new(what, [new(GpuIsLost.Code, what, [$"the run that was killed: {run.Plan.Summary}"], GpuIsLost.Remedy)]));
     }
 
     /// <summary>

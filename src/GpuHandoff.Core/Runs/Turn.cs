@@ -177,6 +177,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                 return _lending.Told(errand, left);
             if (policy.Strangers(machine) is not [])
                 machine = Surveyor.WithUuids(machine, kernel);
+            machine = Surveyor.WithLost(machine, gpus, kernel);
             var goal = new Goal(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]) { For = errand.For };
             switch (Planner.Plan(machine, goal, policy))
             {

@@ -173,7 +173,8 @@ static class HookCommand
         Say.Damage(ledger);
         if (policy.Strangers(machine) is not [])
             machine = Surveyor.WithUuids(machine, kernel);
-        return HandOver.Show(Hook.Plan(errand, policy, machine), wish);
+        machine = Surveyor.WithLost(machine, Hook.Gpus(errand), kernel);
+        return HandOver.Show(Hook.Plan(errand, policy, machine), wish) == ExitCode.Done ? ExitCode.Done : ExitCode.Refused;
     }
 
     static int Nothing(string why, Wish wish)

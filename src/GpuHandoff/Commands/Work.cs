@@ -60,7 +60,7 @@ sealed class Work : IDisposable
             case Ending.Refused { Why: var why }:
                 Witness.Refuses(why);
                 Say.Refused(why, json);
-                return ExitCode.Refused;
+                return ExitCode.Of(why);
             case Ending.Unanswered { Call: var silent }:
                 if (json)
                     Say.Data(Report.Of(silent) with { Changed = Say.Footprint.Count == 0 ? null : Say.Footprint.Changes() });

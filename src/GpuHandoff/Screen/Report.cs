@@ -36,7 +36,7 @@ sealed record Report(string Result, string Summary)
 
     public static Report Of(Plan plan) => new("planned", plan.Summary) { Plan = plan, Steps = Words(plan) };
 
-    public static Report Of(Answer.Refused refused) => new("refused", refused.What) { Findings = refused.Findings };
+    public static Report Of(Answer.Refused refused) => new(ExitCode.IsLost(refused) ? "stuck" : "refused", refused.What) { Findings = refused.Findings };
 
     public static Report Of(Plan plan, Outcome outcome) => outcome switch
     {

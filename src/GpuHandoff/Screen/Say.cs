@@ -18,7 +18,8 @@ static class Say
 
     public static void Line(string text) => Line(text, Output.Error);
 
-    public static void Line(string text, Output output) => output.Write($"{Tag} {text}\n");
+    /// <summary>One message; where a program's words in it have lines of their own, each is tagged as ours.</summary>
+    public static void Line(string text, Output output) => output.Write(string.Concat(PlainText.Lines(text).DefaultIfEmpty("").Select(line => $"{Tag} {line}\n")));
 
     public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state)
     {

@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Diagnostics;
 using GpuHandoff.Commands;
+using GpuHandoff.Formats;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux;
@@ -74,7 +75,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
         log?.Line(Weight.Info, $"  … {step.Say()}");
         // Shown while it runs and written over when it ends: a step that hangs is the one that is seen last.
         if (live && !quiet)
-            output.Write($"{Say.Tag}   … {step.Say()}");
+            output.Write($"{Say.Tag}   … {PlainText.Line(step.Say())}");
     }
 
     public void StepEnds(Step step, TimeSpan? took)
@@ -189,7 +190,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     void Over()
     {
         if (live && !quiet)
-            output.Write("\r\e[K");
+            output.EraseLine();
     }
 
     /// <summary>A log that is not complete, once: the run goes on without.</summary>

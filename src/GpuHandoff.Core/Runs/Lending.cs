@@ -20,7 +20,9 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness, Footprint
         Outcome outcome;
         if (goal is { Target: Target.Vfio, For: { } guest })
         {
-            var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine) with
+            // Asked again while its VM runs (a second start, which Proxmox refuses only behind us), a lease stays whole: its process, its
+            // pins, its age, and the watch that it has.
+            var leases = goal.Gpus.Where(g => !IsRunning(guest, g, machine)).Select(g => LeaseFor(guest, g, plan, machine) with
             {
                 // One that has the card already was on before its backup began, and is on again after it.
                 ForBackup = errand.ForBackup && !before.Exists(b => b.Gpu == g.Address && b.Lease is { ForBackup: false } old
@@ -30,7 +32,8 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness, Footprint
             {
                 foreach (var lease in leases)
                     ledger.Lend(lease);
-                witness.Lends(leases);
+                if (leases is not [])
+                    witness.Lends(leases);
                 outcome = new Executor(kernel, ledger, witness, policy.Limits(), footprint).Run(plan, stop);
             }
             // Of the executor's, too: no step was taken, and so nothing is lent.
@@ -56,7 +59,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness, Footprint
                     witness.WriteDown(() => ledger.EndLease(gpu));
                 break;
             case Outcome.Done when goal is { Target: Target.Vfio, For: { } tenant }:
-                foreach (var lease in goal.Gpus.Select(g => LeaseOf(g.Address)).OfType<Lease>().Where(l => l.Guest == tenant))
+                foreach (var lease in goal.Gpus.Where(g => !IsRunning(tenant, g, machine)).Select(g => LeaseOf(g.Address)).OfType<Lease>().Where(l => l.Guest == tenant))
                     witness.WriteDown(() => ledger.Lend(lease with { Ready = kernel.Uptime }));
                 break;
             // As before means here, too.
@@ -152,6 +155,9 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness, Footprint
     }
 
     public Lease? LeaseOf(PciAddress gpu) => ledger.Leases().FirstOrDefault(l => l.Gpu == gpu);
+
+    bool IsRunning(Guest guest, Gpu gpu, Machine machine) => machine.LoanOf(gpu) is { Tenancy: Tenancy.Running, Lease: { Ready: not null } lease }
+        && lease.Guest == guest && lease.BootId == machine.BootId && lease.IsSameAs(LeaseOf(gpu.Address));
 
     Lease LeaseFor(Guest guest, Gpu gpu, Plan plan, Machine machine) => new(
         machine.BootId, gpu.Address, guest,

@@ -135,10 +135,15 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                             _begun.Push((index, step));
                             // What a step does where the machine resists (a ladder of resets) ends with the whole run's time.
                             var left = limits with { Total = limits.Total - (kernel.Uptime - began) };
-                            if (step.MayFail())
-                                Attempt(step, left);
-                            else
+                            if (!step.MayFail())
+                            {
                                 Reach(step, left);
+                            }
+                            else if (!Attempt(step, left))
+                            {
+                                _ = _begun.Pop();
+                                journal.Undone(index);
+                            }
                             journal.Ends(index);
                             changes++;
                             witness.StepEnds(step, kernel.Uptime - stepBegan);
@@ -173,7 +178,8 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             throw new KernelRefused(step.Say(), 0, "the kernel reported success, but it reads back otherwise");
     }
 
-    void Attempt(Step step, Limits within)
+    /// <summary>False: another program had done it before, and it is not ours to undo.</summary>
+    bool Attempt(Step step, Limits within)
     {
         _footprint.Add(step.Say());
         try
@@ -182,10 +188,21 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         }
         catch (KernelRefused refused)
         {
-            var warning = $"{step.Say()}: {refused.Message}";
-            _warnings.Add(warning);
-            witness.Warns(warning);
+            Warn(step, refused);
         }
+        catch (NothingDone left)
+        {
+            Warn(step, left);
+            return false;
+        }
+        return true;
+    }
+
+    void Warn(Step step, Exception why)
+    {
+        var warning = $"{step.Say()}: {why.Message}";
+        _warnings.Add(warning);
+        witness.Warns(warning);
     }
 
     Outcome Back(Step step, string reason, IJournal journal)

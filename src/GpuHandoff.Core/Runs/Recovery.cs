@@ -4,6 +4,7 @@ using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
+using GpuHandoff.Steps;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Runs;
@@ -140,7 +141,23 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     {
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), configs: false);
         var gpus = machine.Gpus.Where(g => run.Plan.Gpus.Contains(g.Address)).ToImmutableArray();
-        return Planner.Plan(machine, new(target, gpus), policy);
+        var answer = Planner.Plan(machine, new(target, gpus), policy);
+        return answer is Answer.Planned { Plan: var plan } ? new Answer.Planned(WithoutOthersDrains(plan, run)) : answer;
+    }
+
+    /// <summary>A card at home with a record may be closed to new users by the run that was killed, or by another program: the diary knows.</summary>
+    static Plan WithoutOthersDrains(Plan plan, Unfinished run)
+    {
+        var steps = run.Plan.Steps().ToList();
+        var ours = run.Begun.Select(index => steps[index]).OfType<Drain>().Where(d => d.On).Select(d => d.Function).ToHashSet();
+        return plan with
+        {
+            Phases =
+            [
+                .. plan.Phases.Select(p => p with { Steps = [.. p.Steps.Where(s => s is not Drain { On: false } end || ours.Contains(end.Function))] })
+                    .Where(p => p.Steps is not []),
+            ],
+        };
     }
 
     /// <summary>Closes the diary, and forgets the records of cards that are at home on drivers of the host.</summary>

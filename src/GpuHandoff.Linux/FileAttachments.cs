@@ -12,7 +12,7 @@ public sealed class FileAttachments(string folder) : IAttachments
 {
     readonly RootFolder _folder = new(folder);
 
-    public ImmutableArray<Attachment> All() => [.. _folder.Files("attach-", ".json").Select(Read)];
+    public ImmutableArray<Attachment> All() => [.. _folder.Each("attach-", ".json", Read)];
 
     public void Keep(Attachment attachment)
     {
@@ -41,9 +41,9 @@ public sealed class FileAttachments(string folder) : IAttachments
         {
             throw Unreadable(path, e.LineNumber + 1 ?? 1, e.Message, e);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (RootFolder.IsTrouble(e))
         {
-            throw new LedgerRefused($"{path} cannot be read: {e.Message}", "only root may read it: use sudo", e);
+            throw RootFolder.Unreadable(path, e);
         }
     }
 

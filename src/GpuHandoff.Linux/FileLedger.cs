@@ -34,13 +34,16 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     const int MostTold = 16;
 
+    const string KnownDamage = "known-damage";
+    const string Previous = ".previous";
+
     // A power cut and the next boot are further apart than that.
     static readonly TimeSpan _clocksMargin = TimeSpan.FromSeconds(5);
 
     readonly RootFolder _lasting = new(folder);
     readonly RootFolder _boot = new(ofThisBoot);
 
-    public ImmutableArray<Home> Homes() => [.. _lasting.Files("home-", ".json").Select(ReadHome)];
+    public ImmutableArray<Home> Homes() => [.. _lasting.Each("home-", ".json", ReadHome)];
 
     public void Keep(Home home)
     {
@@ -54,14 +57,14 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
 
     public ImmutableArray<DamagedLease> Damaged() => [.. Records().OfType<DamagedLease>()];
 
-    public bool IsKnown(DamagedLease damaged) => _boot.Files("known-damage").Any(path => File.ReadLines(path).Contains(damaged.What));
+    public bool IsKnown(DamagedLease damaged) => _boot.Lines(KnownDamage).Contains(damaged.What);
 
     public void Know(DamagedLease damaged)
     {
         _boot.Make();
         // What is mended meanwhile, and damaged anew, is news again.
         var known = Damaged().Where(d => d == damaged || IsKnown(d)).Select(d => d.What);
-        _boot.Replace(Path.Combine(ofThisBoot, "known-damage"), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(known.Select(what => what + "\n")))));
+        _boot.Replace(Path.Combine(ofThisBoot, KnownDamage), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(known.Select(what => what + "\n")))));
     }
 
     public bool IsTold(PciAddress gpu, string what) => Told(gpu).Contains(OneLine(what));
@@ -74,11 +77,11 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         _boot.Replace(ToldOf(gpu), file => file.Write(Encoding.UTF8.GetBytes(string.Concat(told.Select(line => line + "\n")))));
     }
 
-    List<string> Told(PciAddress gpu) => [.. _boot.Files(Path.GetFileName(ToldOf(gpu))).Where(path => path == ToldOf(gpu)).SelectMany(File.ReadLines)];
+    string[] Told(PciAddress gpu) => _boot.Lines(Path.GetFileName(ToldOf(gpu)));
 
     static string OneLine(string what) => what.ReplaceLineEndings(" ");
 
-    IEnumerable<object?> Records() => _lasting.Files("lease-", ".json").Select(object? (path) =>
+    IReadOnlyList<object> Records() => _lasting.Each("lease-", ".json", object? (path) =>
     {
         try
         {
@@ -86,9 +89,6 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         }
         catch (LedgerRefused refused)
         {
-            // It has ended since the folder was listed.
-            if (refused.InnerException is FileNotFoundException)
-                return null;
             var name = Path.GetFileName(path)["lease-".Length..^".json".Length];
             PciAddress? gpu = PciAddress.TryParse(name, out var named) ? named : null;
             return new DamagedLease(gpu, OneLine(refused.Message), refused.Hint)
@@ -113,8 +113,8 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
             var boot = DateTime.UtcNow - TimeSpan.FromSeconds(up);
             if (_boot.IsThere() && Directory.GetCreationTimeUtc(ofThisBoot) is var made && made < boot)
                 boot = made;
-            // A file that is gone is of the year 1601.
-            return File.Exists(path) && File.GetLastWriteTimeUtc(path) < boot - _clocksMargin;
+            // File.GetLastWriteTimeUtc gives the year 1601 for a file that is gone.
+            return File.GetLastWriteTimeUtc(path) is { Year: > 1601 } written && written < boot - _clocksMargin;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or FormatException)
         {
@@ -139,24 +139,19 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
     {
         _lasting.Make();
         var path = Path.Combine(folder, $"journal-{plan.Gpus[0]}");
-        try
+        // Put in place with its first line: it is never seen without one, and never missing where there was one before.
+        FileJournal? journal = null;
+        _lasting.Replace(path, path + Previous, file =>
         {
-            if (File.Exists(path))
-                File.Move(path, path + ".previous", overwrite: true);
-            var journal = new FileJournal(path, RootFolder.Create(path));
+            journal = new FileJournal(path, file);
             journal.Opens(plan);
-            _lasting.Flush();
-            return journal;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw RootFolder.Unwritable(path, e);
-        }
+        });
+        return journal!;
     }
 
     public ImmutableArray<Unfinished> Unfinished() =>
     [
-        .. _lasting.Files("journal-").Where(path => !path.EndsWith(".previous", StringComparison.Ordinal)).Select(ReadJournal).OfType<Unfinished>(),
+        .. _lasting.Each("journal-", "", path => path.EndsWith(Previous, StringComparison.Ordinal) ? null : ReadJournal(path)),
     ];
 
     public void Close(Unfinished run, string how) => Append(run, JournalText.Closes(how));
@@ -174,7 +169,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
             file.Write(Encoding.UTF8.GetBytes(line + "\n"));
             file.Flush(flushToDisk: true);
         }
-        catch (FileNotFoundException)
+        catch (Exception e) when (RootFolder.IsGone(e))
         {
             // Another run's diary is in its place by now, or the place is empty: closed enough.
         }
@@ -184,7 +179,7 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         }
     }
 
-    public ImmutableArray<Wedge> Wedges() => [.. _boot.Files("wedged-", ".json").Select(ReadWedge)];
+    public ImmutableArray<Wedge> Wedges() => [.. _boot.Each("wedged-", ".json", ReadWedge)];
 
     public void Mark(Wedge wedge)
     {
@@ -267,9 +262,9 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         {
             throw Unreadable(path, e.LineNumber + 1 ?? 1, what, e.Message, without, e);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (RootFolder.IsTrouble(e))
         {
-            throw new LedgerRefused($"{path} cannot be read: {e.Message}", "only root may read it: use sudo", e);
+            throw RootFolder.Unreadable(path, e);
         }
     }
 
@@ -287,9 +282,9 @@ public sealed class FileLedger(string folder, string ofThisBoot) : ILedger
         {
             throw Unreadable(path, e.Line, what, e.Message, without, e);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (RootFolder.IsTrouble(e))
         {
-            throw new LedgerRefused($"{path} cannot be read: {e.Message}", "only root may read it: use sudo", e);
+            throw RootFolder.Unreadable(path, e);
         }
     }
 

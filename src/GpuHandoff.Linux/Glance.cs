@@ -16,7 +16,7 @@ public static class Glance
     /// <summary>Whether a VM's configuration has a word of a device, or cannot be judged here.</summary>
     public static bool MayHaveDevices(string config)
     {
-        var text = Read(config);
+        var text = Read(config, out _);
         return text.IsEmpty || text.Length > Largest || text.IndexOf("\nhostpci"u8) >= 0 || text.StartsWith("hostpci"u8) || text.IndexOf("vfio-pci"u8) >= 0;
     }
 
@@ -39,8 +39,9 @@ public static class Glance
                 {
                     var name = rest[Libc.DirentName..];
                     name = name[..name.IndexOf((byte)0)];
-                    if (name.StartsWith("lease-"u8) && Read($"{folder}/{Encoding.UTF8.GetString(name)}") is var lease
-                        && (lease.IsEmpty || lease.Length > Largest || lease.IndexOf(id) >= 0))
+                    // A lease that has ended since the folder was listed is none.
+                    if (name.StartsWith("lease-"u8) && Read($"{folder}/{Encoding.UTF8.GetString(name)}", out var gone) is var lease
+                        && !gone && (lease.IsEmpty || lease.Length > Largest || lease.IndexOf(id) >= 0))
                     {
                         return true;
                     }
@@ -55,9 +56,10 @@ public static class Glance
     }
 
     /// <summary>Empty where it cannot be read; one byte more than the largest where there is more.</summary>
-    static ReadOnlySpan<byte> Read(string path)
+    static ReadOnlySpan<byte> Read(string path, out bool gone)
     {
         var handle = Libc.Open(path, Libc.ReadOnly | Libc.CloseOnExec | Libc.NonBlocking);
+        gone = handle < 0 && Libc.LastError() == Kernel.Errno.NoEntry;
         if (handle < 0)
             return [];
         try

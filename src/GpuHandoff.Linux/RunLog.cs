@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using GpuHandoff.Formats;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux.Interop;
 
@@ -75,7 +76,7 @@ public sealed class RunLog : IDisposable
     {
         var now = DateTime.UtcNow.ToString("yyyy-MM-ddTHH:mm:ss.fffZ", CultureInfo.InvariantCulture);
         // What a program complained of may have lines of its own.
-        foreach (var line in text.Split('\n', StringSplitOptions.RemoveEmptyEntries))
+        foreach (var line in PlainText.Lines(text))
         {
             _journal?.Send(weight, line);
             if (_file < 0)

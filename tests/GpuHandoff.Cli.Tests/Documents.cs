@@ -56,6 +56,21 @@ public partial class Documents
     }
 
     [Fact]
+    public void The_page_on_commands_names_all_that_take_a_recorded_machine_and_no_other()
+    {
+        var said = Regex.Match(Read("docs/commands.md"), @"^- `--root DIR`: see \[status\].*?(?=^\S)", RegexOptions.Multiline | RegexOptions.Singleline).Value;
+        Regex.Matches(said, "`([a-z ]+)`").Select(m => m.Groups[1].Value).ShouldBe(
+            _commands.Value.Where(c => c.Options.Contains("--root")).Select(c => c.Names[0]), ignoreOrder: true);
+    }
+
+    [Fact]
+    public void That_nothing_was_changed_is_said_in_one_place_of_the_source_which_knows_it() =>
+        Directory.EnumerateFiles(Path.Combine(Tool.Repository, "src"), "*.cs", SearchOption.AllDirectories)
+            .Where(file => !file.Contains("/obj/") && File.ReadAllText(file).Contains("\"nothing was changed", StringComparison.Ordinal)
+                || File.ReadAllText(file).Contains("nothing was changed\"", StringComparison.Ordinal))
+            .Select(Path.GetFileName).ShouldBe(["Footprint.cs"]);
+
+    [Fact]
     public void Every_kind_of_step_is_told_to_who_reads_plans_as_data() =>
         typeof(Step).GetCustomAttributes<JsonDerivedTypeAttribute>().Select(kind => $"`{kind.TypeDiscriminator}`")
             .Where(kind => !Read("docs/commands.md").Contains(kind, StringComparison.Ordinal)).ShouldBeEmpty();

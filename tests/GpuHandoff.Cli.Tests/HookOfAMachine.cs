@@ -52,6 +52,18 @@ public sealed class HookOfAMachine : IDisposable
     }
 
     [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_name_that_is_a_terminals_command_is_shown_and_not_obeyed(bool json)
+    {
+        File.WriteAllLines(Path.Combine(_root, "etc", "pve", "qemu-server", "101.conf"), ["name: \e]0;mine\a\u202e\u009b2J", "hostpci0: 0000:09:00"]);
+        var (exit, output, error) = Tool.Run(["hook", "101", "pre-start", "-n", "--root", _root, .. json ? ["--json"] : Array.Empty<string>()]);
+        exit.ShouldBe(1);
+        (output + error).ShouldAllBe(c => c == '\n' || (!char.IsControl(c) && c != '\u202e'));
+        (output + error).ShouldContain(json ? @"\u001B]0;mine\u0007" : @"VM 101 (\x1b]0;mine\x07\u202e\x9b2J)");
+    }
+
+    [Theory]
     [InlineData("pre-start", "cores: 2")]
     [InlineData("pre-start", "template: 1", "hostpci0: 0000:01:00")]
     [InlineData("pre-stop", "hostpci0: 0000:01:00")]

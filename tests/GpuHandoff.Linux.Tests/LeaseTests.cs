@@ -16,6 +16,7 @@ public sealed class LeaseTests : IDisposable
     {
         Ready = TimeSpan.FromSeconds(95.5),
         Qemu = new(4711, 123456789),
+        StartedBy = new(812, 4321),
         Pinned = ["CPU 0 on 4"],
         Failures = 2,
         Trouble = "it did not go",
@@ -140,7 +141,7 @@ public sealed class LeaseTests : IDisposable
         Ledger.Lend(_lease);
         File.WriteAllText(Path, """{"bootId":"b","gpu":"0000:01:00.0","guest":{"manager":"proxmox","id":"101"},"functions":[],"since":"00:00:12","version":1}""");
         Ledger.Damaged().ShouldBeEmpty();
-        Ledger.Leases().ShouldHaveSingleItem().ShouldSatisfyAllConditions(l => l.ExpectedBack.ShouldBeNull(), l => l.Ready.ShouldBeNull(), l => l.Guest.Id.ShouldBe("101"));
+        Ledger.Leases().ShouldHaveSingleItem().ShouldSatisfyAllConditions(l => l.ExpectedBack.ShouldBeNull(), l => l.StartedBy.ShouldBeNull(), l => l.Ready.ShouldBeNull(), l => l.Guest.Id.ShouldBe("101"));
     }
 
     [Fact]

@@ -25,7 +25,7 @@ public sealed class RunLogTests : IDisposable
         var lines = File.ReadAllLines(Path);
         lines.Length.ShouldBe(3);
         lines[0].ShouldMatch($@"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ \[{Environment.ProcessId}\] hand the card over$");
-        lines[2].ShouldEndWith("] of a program");
+        lines[2].ShouldEndWith("]   of a program", Case.Sensitive, "what a program adds to a line is no message of ours");
         File.GetUnixFileMode(Path).ShouldBe(Ours);
         log.Trouble.ShouldBeNull();
         log.ToDisk();
@@ -95,6 +95,21 @@ public sealed class RunLogTests : IDisposable
         var bytes = new byte[1000];
         var fields = Encoding.UTF8.GetString(bytes, 0, journal.Receive(bytes)).Split('\n');
         fields.ShouldBe(["PRIORITY=3", "SYSLOG_IDENTIFIER=gpu-handoff", "MESSAGE=failed: it", ""]);
+    }
+
+    [Fact]
+    public void Words_of_others_reach_neither_the_file_nor_the_journal_as_commands_or_lines_of_ours()
+    {
+        using var journal = new Socket(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        journal.Bind(new UnixDomainSocketEndPoint(_folder["journal"]));
+        journal.ReceiveTimeout = 5000;
+        using var log = RunLog.Open(Path, _folder["journal"]);
+        log.Line(Weight.Error, "docker: \e[2J\rdone\nPRIORITY=0\u202e");
+
+        File.ReadAllLines(Path).Select(line => line[(line.IndexOf(']') + 2)..]).ShouldBe([@"docker: \x1b[2J\x0ddone", @"  PRIORITY=0\u202e"]);
+        var bytes = new byte[1000];
+        Encoding.UTF8.GetString(bytes, 0, journal.Receive(bytes)).Split('\n')[2..].ShouldBe([@"MESSAGE=docker: \x1b[2J\x0ddone", ""]);
+        Encoding.UTF8.GetString(bytes, 0, journal.Receive(bytes)).Split('\n').ShouldBe(["PRIORITY=3", "SYSLOG_IDENTIFIER=gpu-handoff", @"MESSAGE=  PRIORITY=0\u202e", ""]);
     }
 
     [Fact]

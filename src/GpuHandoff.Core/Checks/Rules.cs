@@ -9,6 +9,7 @@ public static class Rules
     [
         GpuIsWedged.Check,
         GpuIsLent.Check,
+        GpuIsLost.Check,
         IommuOff.Check,
         VfioMissing.Check,
         GroupIsShared.Check,

@@ -8,6 +8,10 @@ namespace GpuHandoff.Guests;
 /// <param name="Started">When it began, in clock ticks since boot (/proc/PID/stat, field 22).</param>
 public sealed record QemuProcess(int Pid, ulong Started);
 
+/// <summary>The VM manager's process that asked for a GPU, as one that cannot be mistaken for a later one with its PID.</summary>
+/// <param name="Started">When it began, in clock ticks since boot (/proc/PID/stat, field 22).</param>
+public sealed record ManagerProcess(int Pid, ulong Started);
+
 /// <summary>Why a VM that has ended will be back, and how long that is believed.</summary>
 /// <param name="Why">For whoever is refused meanwhile: <c>it is being rebooted</c>.</param>
 /// <param name="Until">Time since boot: one that is not back by then is gone.</param>
@@ -37,6 +41,13 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public QemuProcess? Qemu { get; init; }
 
+    /// <summary>
+    /// Who asked for it, where that process goes on with the start and shows no other sign of it; null: not known, or the manager
+    /// has said that the start has ended.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public ManagerProcess? StartedBy { get; init; }
+
     /// <summary>The VM was off and was started for its backup: at the end of that it is off again.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public bool ForBackup { get; init; }
@@ -57,7 +68,7 @@ public sealed record Lease(string BootId, PciAddress Gpu, Guest Guest, Immutable
     public string? Trouble { get; init; }
 
     /// <summary>After so many tries a person has to look: each one binds, unbinds and perhaps resets the card.</summary>
-    const int MostTries = 3;
+    public const int MostTries = 3;
 
     public bool IsGivenUp() => Failures >= MostTries;
 

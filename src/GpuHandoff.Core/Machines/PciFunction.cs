@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 
 namespace GpuHandoff.Machines;
 
@@ -45,6 +46,10 @@ public sealed record PciFunction(PciAddress Address, PciId Id, PciClass Class, O
 
     /// <summary>What is plugged into this USB controller, hubs left out: <c>3-1 Logitech USB Receiver</c>.</summary>
     public ImmutableArray<string> Plugged { get; init; } = [];
+
+    /// <summary>The kernel still lists it, and it answers no more. False also where that was not asked.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool IsLost { get; init; }
 
     public bool IsOnVfio() => Owner.Driver == Owner.Vfio;
 

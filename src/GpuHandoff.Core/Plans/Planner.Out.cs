@@ -56,7 +56,7 @@ public static partial class Planner
         if (unload)
         {
             if (machine.Nodes is not [])
-                phases.Add("release", new RemoveNodes(machine.Nodes));
+                phases.Add("release", RemoveNodes(machine.Nodes, goal, onNvidia));
             foreach (var module in NvidiaStack.Loaded(machine).Where(m => m.Name != "nvidia"))
                 phases.Add("release", new UnloadModule(module.Name, module.Parameters));
             phases.Add("release", new UnloadDriver("nvidia", [], [.. onNvidia.Select(f => new FunctionHome(f.Address, f.Owner))])
@@ -81,7 +81,7 @@ public static partial class Planner
                 if (goal.Gpus.FirstOrDefault(g => g.Address == function.Address)?.Minor is { } minor
                     && machine.Nodes.FirstOrDefault(n => n.Path == $"/dev/nvidia{minor}") is { } node)
                 {
-                    phases.Add("release", new RemoveNodes([node]));
+                    phases.Add("release", RemoveNodes([node], goal, onNvidia));
                 }
                 phases.Add("release", new AwaitIdle(function.Address));
                 Lend(phases, function, function.Owner, goal, policy);
@@ -116,6 +116,19 @@ public static partial class Planner
             Notes = notes.ToImmutable(),
             Keep = [.. goal.Gpus.Select(g => Keep(machine, g, goal, policy, stopping)).OfType<Home>()],
         };
+    }
+
+    static RemoveNodes RemoveNodes(ImmutableArray<NamedNode> nodes, Goal goal, ImmutableArray<PciFunction> onNvidia)
+    {
+        ImmutableArray<OwnNode> own =
+        [
+            .. from gpu in goal.Gpus
+               where gpu.Minor is not null && onNvidia.Any(f => f.Address == gpu.Address)
+               let node = nodes.FirstOrDefault(n => n.Path == $"/dev/nvidia{gpu.Minor}")
+               where node is not null
+               select new OwnNode(gpu.Address, node),
+        ];
+        return new(nodes) { Own = own is [] ? default : own };
     }
 
     /// <summary>

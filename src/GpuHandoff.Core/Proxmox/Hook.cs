@@ -71,15 +71,18 @@ public sealed class Hook(IKernel kernel, ILedger ledger, Turn turn, IWitness wit
         }
     }
 
+    /// <summary>The cards that an errand moves.</summary>
+    public static ImmutableArray<PciAddress> Gpus(HookErrand errand) => errand switch
+    {
+        HookErrand.HandOver start => start.Gpus,
+        HookErrand.HandBack end => [.. end.Leases.Select(l => l.Gpu)],
+        _ => [],
+    };
+
     /// <summary>The plan that would be carried out, or why there is none.</summary>
     public static Answer Plan(HookErrand errand, PolicySet said, Machine machine)
     {
-        var cards = errand switch
-        {
-            HookErrand.HandOver start => start.Gpus,
-            HookErrand.HandBack end => [.. end.Leases.Select(l => l.Gpu)],
-            _ => [],
-        };
+        var cards = Gpus(errand);
         ImmutableArray<Gpu> gpus = [.. machine.Gpus.Where(g => cards.Contains(g.Address))];
         if (errand is not HookErrand.HandOver asked)
             return Planner.Plan(machine, new(Target.Host, gpus), said);

@@ -20,7 +20,9 @@ public sealed record SetUpWish(int Vm, string? Gpu = null, string? Mapping = nul
 /// completes and a detach takes back. The journal of a hand-over would be recovered as one.
 /// </param>
 /// <param name="program">The installed program, by its absolute path.</param>
-public sealed class SetUp(IKernel kernel, ILedger ledger, ILedger diary, IAttachments records, ILocks locks, IWitness witness, string program)
+/// <param name="footprint">Where what it changes is noted; null: nobody asks.</param>
+public sealed class SetUp(
+    IKernel kernel, ILedger ledger, ILedger diary, IAttachments records, ILocks locks, IWitness witness, string program, Footprint? footprint = null)
 {
     /// <summary>Two set-ups at once would both find the same hostpci line free, and both the link missing.</summary>
     public const string Lock = "set-up";
@@ -123,7 +125,7 @@ public sealed class SetUp(IKernel kernel, ILedger ledger, ILedger diary, IAttach
             records.Keep(before);
     }
 
-    Outcome Run(Plan plan, CancellationToken stop) => new Executor(kernel, diary, witness, Limits.Default).Run(plan, stop);
+    Outcome Run(Plan plan, CancellationToken stop) => new Executor(kernel, diary, witness, Limits.Default, footprint).Run(plan, stop);
 
     Ending Alone(Func<Ending> act)
     {

@@ -6,7 +6,7 @@ namespace GpuHandoff.Runs;
 /// <summary>How a wish ended.</summary>
 public abstract record Ending
 {
-    /// <summary>Nothing was written.</summary>
+    /// <summary>Nothing was written for it. What the same run had to do before is in its <see cref="Footprint"/>.</summary>
     public sealed record Refused(Answer.Refused Why) : Ending
     {
         /// <summary>The ledger or the machine could not be looked at, or nothing could be written down.</summary>
@@ -21,6 +21,6 @@ public abstract record Ending
     /// <summary>A plan was made and carried out, to whatever outcome.</summary>
     public sealed record Ran(Plan Plan, Outcome Outcome) : Ending;
 
-    /// <summary>The kernel did not even answer a look. Nothing was written.</summary>
+    /// <summary>The kernel did not even answer a look. Nothing was written for it.</summary>
     public sealed record Unanswered(KernelSilent Call) : Ending;
 }

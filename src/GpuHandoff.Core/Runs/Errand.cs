@@ -15,6 +15,9 @@ sealed record Errand(Target Target, ImmutableArray<PciAddress> Gpus)
 
     public bool ForBackup { get; init; }
 
+    /// <summary>The loan of which the VM's manager says that it has ended; null: it says nothing.</summary>
+    public Lease? Ends { get; init; }
+
     /// <summary>For locks, and for a VM to let go.</summary>
     public bool Waits { get; init; } = true;
 

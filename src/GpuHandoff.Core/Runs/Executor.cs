@@ -12,10 +12,12 @@ namespace GpuHandoff.Runs;
 /// does not return undoes nothing, because the kernel holds that device's lock and the undo would hang behind it. Once only
 /// steps that may fail are left, the GPU is where it shall be, and nothing that becomes of them moves it again.
 /// </summary>
-public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits)
+/// <param name="footprint">Where its changes are noted; null: nobody asks.</param>
+public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits, Footprint? footprint = null)
 {
     readonly AskedOnce _kernel = new(kernel, limits);
     readonly ImmutableArray<Step>.Builder _left = ImmutableArray.CreateBuilder<Step>();
+    readonly Footprint _footprint = footprint ?? new();
     readonly Stack<(int Index, Step Step)> _begun = new();
     readonly ImmutableArray<string>.Builder _warnings = ImmutableArray.CreateBuilder<string>();
 
@@ -45,12 +47,13 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
     /// <summary>Undoes what a run that never ended had begun, as that run would have done itself.</summary>
     public Outcome TakeBack(Unfinished run)
     {
+        var before = _footprint.Count;
         var steps = run.Plan.Steps().ToList();
         foreach (var index in run.Begun)
             _begun.Push((index, steps[index]));
         var outcome = Back("an earlier run did not end", null, journal: null);
         if (outcome is Outcome.RolledBack)
-            ledger.Close(run, "taken-back");
+            witness.WriteDown(() => ledger.Close(run, "taken-back"), isDone: _footprint.Count > before);
         Mark(run.Plan, outcome);
         return outcome;
     }
@@ -157,10 +160,15 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                             _begun.Push((index, step));
                             // What a step does where the machine resists (a ladder of resets) ends with the whole run's time.
                             var left = limits with { Total = limits.Total - (_kernel.Uptime - began) };
-                            if (step.MayFail())
-                                Attempt(step, left);
-                            else
+                            if (!step.MayFail())
+                            {
                                 Reach(step, left);
+                            }
+                            else if (!Attempt(step, left))
+                            {
+                                _ = _begun.Pop();
+                                journal.Undone(index);
+                            }
                             journal.Ends(index);
                             changes++;
                             witness.StepEnds(step, _kernel.Uptime - stepBegan);
@@ -214,6 +222,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                     // A disk that is full by now is told, and keeps no service down.
                     witness.WriteDown(() => journal.Begins(index));
                     _begun.Push((index, step));
+                    _footprint.Add(step.Say());
                     step.Run(_kernel, limits);
                     break;
             }
@@ -228,7 +237,7 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
             Leave(plan, index, step, refused.Message, journal);
             return null;
         }
-        catch (KernelRefused refused)
+        catch (Exception refused) when (refused is KernelRefused or NothingDone)
         {
             Warn($"{step.Say()}: {refused.Message}");
         }
@@ -263,13 +272,16 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
 
     void Reach(Step step, Limits within)
     {
+        _footprint.Add(step.Say());
         step.Run(_kernel, within);
         if (step.Look(_kernel) != Position.There)
             throw new KernelRefused(step.Say(), 0, "the kernel reported success, but it reads back otherwise");
     }
 
-    void Attempt(Step step, Limits within)
+    /// <summary>False: another program had done it before, and it is not ours to undo.</summary>
+    bool Attempt(Step step, Limits within)
     {
+        _footprint.Add(step.Say());
         try
         {
             step.Run(_kernel, within);
@@ -279,6 +291,12 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         {
             Warn($"{step.Say()}: {refused.Message}");
         }
+        catch (NothingDone left)
+        {
+            Warn($"{step.Say()}: {left.Message}");
+            return false;
+        }
+        return true;
     }
 
     Outcome Back(Step step, string reason, IJournal journal, string? hint = null)

@@ -7,7 +7,7 @@ using GpuHandoff.Survey;
 namespace GpuHandoff.Runs;
 
 /// <summary>What runs left that did not end themselves, and what an earlier boot did.</summary>
-sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness witness, Marks marks)
+sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness witness, Marks marks, Footprint footprint)
 {
     /// <summary>Ends every run of this boot that did not end itself, and drops what is left of earlier boots.</summary>
     /// <param name="wait">
@@ -16,7 +16,7 @@ sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness wi
     public ImmutableArray<Ending> Recover(PolicySet policy, bool wait, CancellationToken stop)
     {
         var endings = ImmutableArray.CreateBuilder<Ending>();
-        var recovery = new Recovery(kernel, ledger, witness, policy);
+        var recovery = new Recovery(kernel, ledger, witness, policy, footprint);
         foreach (var run in ledger.Unfinished().Where(u => wait || !u.Stuck))
         {
             try
@@ -75,7 +75,7 @@ sealed class Leftovers(IKernel kernel, ILedger ledger, ILocks locks, IWitness wi
         {
             witness.Waits($"an earlier run did not end: {run.Plan.Summary}; it is brought to its end first");
             // Whatever comes of it, the plan that follows is made for what is there then.
-            new Recovery(kernel, ledger, witness, policy).Recover(run);
+            new Recovery(kernel, ledger, witness, policy, footprint).Recover(run);
         }
     }
 

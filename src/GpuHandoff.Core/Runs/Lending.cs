@@ -3,6 +3,7 @@ using GpuHandoff.Checks;
 using GpuHandoff.Goals;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
+using GpuHandoff.Libvirt;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
 using GpuHandoff.Survey;
@@ -10,7 +11,7 @@ using GpuHandoff.Survey;
 namespace GpuHandoff.Runs;
 
 /// <summary>The leases of a run: on disk before its first step, and gone after its last one home.</summary>
-sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
+sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness, Footprint footprint)
 {
     /// <summary>The plan, with the leases written down before its first step and gone after its last one home.</summary>
     public Outcome Run(Plan plan, Goal goal, Machine machine, Errand errand, PolicySet policy, TimeSpan began, CancellationToken stop)
@@ -19,7 +20,9 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         Outcome outcome;
         if (goal is { Target: Target.Vfio, For: { } guest })
         {
-            var leases = goal.Gpus.Select(g => LeaseFor(guest, g, plan, machine) with
+            // Asked again while its VM runs (a second start, which Proxmox refuses only behind us), a lease stays whole: its process, its
+            // pins, its age, and the watch that it has.
+            var leases = goal.Gpus.Where(g => !IsRunning(guest, g, machine)).Select(g => LeaseFor(guest, g, plan, machine) with
             {
                 // One that has the card already was on before its backup began, and is on again after it.
                 ForBackup = errand.ForBackup && !before.Exists(b => b.Gpu == g.Address && b.Lease is { ForBackup: false } old
@@ -29,8 +32,9 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
             {
                 foreach (var lease in leases)
                     ledger.Lend(lease);
-                witness.Lends(leases);
-                outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop, began);
+                if (leases is not [])
+                    witness.Lends(leases);
+                outcome = new Executor(kernel, ledger, witness, policy.Limits(), footprint).Run(plan, stop, began);
             }
             // Of the executor's, too: no step was taken, and so nothing is lent.
             catch (LedgerRefused)
@@ -41,7 +45,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         }
         else
         {
-            outcome = new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, stop, began);
+            outcome = new Executor(kernel, ledger, witness, policy.Limits(), footprint).Run(plan, stop, began);
         }
         switch (outcome)
         {
@@ -55,7 +59,7 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
                     witness.WriteDown(() => ledger.EndLease(gpu));
                 break;
             case Outcome.Done when goal is { Target: Target.Vfio, For: { } tenant }:
-                foreach (var lease in goal.Gpus.Select(g => LeaseOf(g.Address)).OfType<Lease>().Where(l => l.Guest == tenant))
+                foreach (var lease in goal.Gpus.Where(g => !IsRunning(tenant, g, machine)).Select(g => LeaseOf(g.Address)).OfType<Lease>().Where(l => l.Guest == tenant))
                     witness.WriteDown(() => ledger.Lend(lease with { Ready = kernel.Uptime }));
                 break;
             // As before means here, too.
@@ -90,6 +94,16 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         }
         var machine = Surveyor.Cards(kernel) with { Loans = [loan] };
         return Planner.Plan(machine, new(errand.Target, [.. machine.Gpus.Where(g => errand.Gpus.Contains(g.Address))]) { For = errand.For }, Policy.Default) as Answer.Refused;
+    }
+
+    /// <summary>
+    /// Its manager has said that the VM has ended: should the way home fail, the manager's process that lives on is no sign of a
+    /// start any more.
+    /// </summary>
+    public void NoteEnd(Lease ended)
+    {
+        if (LeaseOf(ended.Gpu) is { StartedBy: not null } lease && lease.IsSameAs(ended))
+            witness.WriteDown(() => ledger.Lend(lease with { StartedBy = null }));
     }
 
     /// <summary>QEMU's process, where nobody has written it down yet: by this it is known also when it has lost its name.</summary>
@@ -132,7 +146,9 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
         var isNews = false;
         foreach (var lease in errand.Gpus.Select(LeaseOf).OfType<Lease>().Where(l => l.Trouble != refused.What))
         {
-            witness.WriteDown(() => ledger.Lend(lease with { Trouble = refused.What }));
+            // Nothing that is tried again helps a card that is lost: as if it had been tried in vain.
+            var failures = ExitCode.IsLost(refused) ? Lease.MostTries : lease.Failures;
+            witness.WriteDown(() => ledger.Lend(lease with { Trouble = refused.What, Failures = failures }));
             isNews = true;
         }
         return isNews ? new Ending.Refused(refused) : null;
@@ -140,11 +156,18 @@ sealed class Lending(IKernel kernel, ILedger ledger, IWitness witness)
 
     public Lease? LeaseOf(PciAddress gpu) => ledger.Leases().FirstOrDefault(l => l.Gpu == gpu);
 
+    bool IsRunning(Guest guest, Gpu gpu, Machine machine) => machine.LoanOf(gpu) is { Tenancy: Tenancy.Running, Lease: { Ready: not null } lease }
+        && lease.Guest == guest && lease.BootId == machine.BootId && lease.IsSameAs(LeaseOf(gpu.Address));
+
     Lease LeaseFor(Guest guest, Gpu gpu, Plan plan, Machine machine) => new(
         machine.BootId, gpu.Address, guest,
         (plan.Keep.FirstOrDefault(h => h.Gpu == gpu.Address) ?? machine.HomeOf(gpu))?.Functions
             ?? [.. gpu.Functions.Where(f => !f.Class.IsBridge()).Select(f => new FunctionHome(f.Address, f.Owner))],
-        kernel.Uptime);
+        kernel.Uptime)
+    {
+        // Proxmox has a lock for it.
+        StartedBy = guest.Manager == VmManager.Libvirt ? LibvirtDaemon.Calling(kernel) : null,
+    };
 
     void PutBack(List<(PciAddress Gpu, Lease? Lease)> before)
     {

@@ -4,6 +4,7 @@ using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Plans;
+using GpuHandoff.Steps;
 using GpuHandoff.Survey;
 
 namespace GpuHandoff.Runs;
@@ -12,16 +13,17 @@ namespace GpuHandoff.Runs;
 /// Brings a run that was killed to one of the two ends that people know: handed over completely, or on the host. Whoever
 /// calls this holds the locks that the run had.
 /// </summary>
-sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySet policy)
+sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySet policy, Footprint footprint)
 {
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(100);
 
     public Ending Recover(Unfinished run)
     {
+        var before = footprint.Count;
         // A card that is known to be stuck has been waited for long enough.
         var boot = Surveyor.BootId(kernel);
-        if (ledger.Wedges().Any(w => w.BootId == boot && run.Plan.Gpus.Contains(w.Gpu)))
-            return new Ending.Refused((Answer.Refused)Plan(run, run.Plan.Target));
+        if (ledger.Wedges().Any(w => w.BootId == boot && run.Plan.Gpus.Contains(w.Gpu)) && Plan(run, run.Plan.Target) is Answer.Refused stuck)
+            return new Ending.Refused(stuck);
         AwaitLastCall();
         if (Missing(run) is { Length: > 0 } missing)
         {
@@ -33,7 +35,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
         var answer = Plan(run, run.Plan.Target);
         if (answer is Answer.Planned { Plan: var rest } && rest.IsEmpty())
         {
-            ledger.Close(run, "was complete");
+            WriteDown(() => ledger.Close(run, "was complete"), before);
             return new Ending.Ran(rest, new Outcome.Done(0));
         }
 
@@ -41,11 +43,13 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
         foreach (var attempt in Ways(run))
         {
             var ending = attempt();
-            first ??= ending;
+            // A way that was refused changed nothing; one that was tried and got stuck is what a person has to know of.
+            if (first is null || (first is Ending.Refused && ending is not Ending.Refused))
+                first = ending;
             switch (ending)
             {
                 case Ending.Ran { Outcome: Outcome.Done }:
-                    Settle(run);
+                    Settle(run, before);
                     return ending;
                 case Ending.Ran { Outcome: Outcome.Stuck { Silent: true } }:
                     return ending;
@@ -53,9 +57,12 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
         }
         // Counted: the timer does not try it over and over.
         if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } left)
-            ledger.Stick(left);
+            WriteDown(() => ledger.Stick(left), before);
         return first!;
     }
+
+    /// <summary>What was done stays done where that cannot be written; where nothing was, the caller is refused.</summary>
+    void WriteDown(Action write, int before) => witness.WriteDown(write, isDone: footprint.Count > before);
 
     /// <summary>
     /// Functions of the run's cards that have left the bus: killed between a removal and its rescan. A record of another
@@ -72,6 +79,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     void BringBack(ImmutableArray<PciAddress> missing)
     {
         witness.Waits($"{string.Join(", ", missing)} left the bus in the middle of a reset: the bus is scanned anew");
+        footprint.Add("scan the PCI bus anew");
         try
         {
             kernel.Write(Sys.Pci / "rescan", "1", policy.Limits().Reset);
@@ -86,7 +94,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     {
         ledger.Stick(run);
         var what = $"{string.Join(", ", lost)} is lost: it left the bus, and a rescan does not find it";
-        return new(new(what, [new("gpu-is-lost", what, [$"the run that was killed: {run.Plan.Summary}"], "switch the host off and on again: a reboot may not be enough")]));
+        return new(new(what, [new(GpuIsLost.Code, what, [$"the run that was killed: {run.Plan.Summary}"], GpuIsLost.Remedy)]));
     }
 
     /// <summary>
@@ -110,7 +118,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
 
     Ending.Ran TakeBack(Unfinished run)
     {
-        var outcome = new Executor(kernel, ledger, witness, policy.Limits()).TakeBack(run);
+        var outcome = new Executor(kernel, ledger, witness, policy.Limits(), footprint).TakeBack(run);
         return new Ending.Ran(run.Plan, outcome is Outcome.RolledBack ? new Outcome.Done(run.Begun.Length) : outcome);
     }
 
@@ -123,7 +131,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
             case Answer.Planned { Plan: var plan }:
                 witness.Begins(plan);
                 // Not to be interrupted: it is short, and half of it is what we are here to end.
-                return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits()).Run(plan, CancellationToken.None));
+                return new Ending.Ran(plan, new Executor(kernel, ledger, witness, policy.Limits(), footprint).Run(plan, CancellationToken.None));
             default:
                 throw new InvalidOperationException("a planner answers with a plan or a refusal");
         }
@@ -133,23 +141,39 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     {
         var machine = Surveyor.Survey(kernel, ledger.Homes(), target, ledger.Wedges(), configs: false);
         var gpus = machine.Gpus.Where(g => run.Plan.Gpus.Contains(g.Address)).ToImmutableArray();
-        return Planner.Plan(machine, new(target, gpus), policy);
+        var answer = Planner.Plan(machine, new(target, gpus), policy);
+        return answer is Answer.Planned { Plan: var plan } ? new Answer.Planned(WithoutOthersDrains(plan, run)) : answer;
+    }
+
+    /// <summary>A card at home with a record may be closed to new users by the run that was killed, or by another program: the diary knows.</summary>
+    static Plan WithoutOthersDrains(Plan plan, Unfinished run)
+    {
+        var steps = run.Plan.Steps().ToList();
+        var ours = run.Begun.Select(index => steps[index]).OfType<Drain>().Where(d => d.On).Select(d => d.Function).ToHashSet();
+        return plan with
+        {
+            Phases =
+            [
+                .. plan.Phases.Select(p => p with { Steps = [.. p.Steps.Where(s => s is not Drain { On: false } end || ours.Contains(end.Function))] })
+                    .Where(p => p.Steps is not []),
+            ],
+        };
     }
 
     /// <summary>Closes the diary, and forgets the records of cards that are at home on drivers of the host.</summary>
-    void Settle(Unfinished run)
+    void Settle(Unfinished run, int before)
     {
         if (ledger.Unfinished().FirstOrDefault(u => u.Source == run.Source) is { } still)
-            ledger.Close(still, "recovered");
+            WriteDown(() => ledger.Close(still, "recovered"), before);
         foreach (var home in ledger.Homes().Where(h => run.Plan.Gpus.Contains(h.Gpu)))
         {
             if (home.Returned || !home.Functions.All(f => f.Owner.Driver != Owner.Vfio && Surveyor.OwnerOf(f.Function, kernel) == f.Owner))
                 continue;
             // What the run has not stopped itself was left by an earlier one, and still is.
             if (home.Stopped.Where(s => !run.Plan.Steps().Any(step => step.Undo() is { } undo && Restarts.Starts(undo, s))).ToImmutableArray() is not [] and var left)
-                ledger.Keep(Restarts.Rest(home, left));
+                WriteDown(() => ledger.Keep(Restarts.Rest(home, left)), before);
             else
-                ledger.Forget(home.Gpu);
+                WriteDown(() => ledger.Forget(home.Gpu), before);
         }
     }
 }

@@ -12,7 +12,8 @@ using GpuHandoff.Survey;
 namespace GpuHandoff.Runs;
 
 /// <summary>One wish from its words to its end: choose the cards, wait for the turn, tidy up after a crash, plan, act.</summary>
-public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness witness)
+/// <param name="footprint">Where what it changes is noted; null: in one of its own.</param>
+public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness witness, Footprint? footprint = null)
 {
     /// <summary>The lock for what the cards share: whether nvidia's modules may go depends on all of them.</summary>
     public const string Modules = "modules";
@@ -21,7 +22,10 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     static readonly TimeSpan _betweenLooks = TimeSpan.FromMilliseconds(500);
 
     readonly Marks _marks = new(kernel, ledger, witness);
-    readonly Lending _lending = new(kernel, ledger, witness);
+    readonly Lending _lending = new(kernel, ledger, witness, footprint ??= new());
+
+    /// <summary>What it has changed on the machine so far.</summary>
+    public Footprint Footprint { get; } = footprint;
 
     internal bool IsHostStopping() => HostUnits.HostIsStopping(kernel);
 
@@ -31,14 +35,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         {
             if (Selection.Of(Surveyor.Cards(kernel), selector) is not Selection.Chosen { Gpus: var cards })
                 return new Ending.Refused(Unclear(selector));
-            ImmutableArray<PciAddress> gpus = [.. cards.Select(g => g.Address)];
-            // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
-            if (_marks.Wedged(gpus, target) is { } stuck)
-                return new Ending.Refused(stuck);
-            if (_marks.Damaged(gpus) is { } damaged)
-                return new Ending.Refused(damaged);
-            _marks.TellOfDamage(waits: true);
-            return Take(new(target, gpus), policy, stop)!;
+            return Guarded(new(target, [.. cards.Select(g => g.Address)]), policy, stop)!;
         }
         catch (KernelSilent silent)
         {
@@ -79,7 +76,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         return
         [
             .. leases.Select(lease => Guarded(
-                new(Target.Host, [lease.Gpu]) { For = lease.Guest, Still = _ => lease.IsSameAs(_lending.LeaseOf(lease.Gpu)) }, policy, stop)).OfType<Ending>(),
+                new(Target.Host, [lease.Gpu]) { For = lease.Guest, Ends = lease, Still = _ => lease.IsSameAs(_lending.LeaseOf(lease.Gpu)) }, policy, stop)).OfType<Ending>(),
         ];
     }
 
@@ -99,7 +96,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     /// <inheritdoc cref="Marks.Unwedge"/>
     public ImmutableArray<Ending> Unwedge() => _marks.Unwedge();
 
-    Leftovers Leftovers() => new(kernel, ledger, locks, witness, _marks);
+    Leftovers Leftovers() => new(kernel, ledger, locks, witness, _marks, Footprint);
 
     Rounds Rounds() => new(kernel, ledger, witness, this, Leftovers(), _marks);
 
@@ -108,6 +105,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         try
         {
+            // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
             if (_marks.Wedged(errand.Gpus, errand.Target) is { } stuck)
                 return errand.Waits ? new Ending.Refused(stuck) : null;
             if (_marks.Damaged(errand.Gpus) is { } damaged)
@@ -141,7 +139,11 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
         if (turn.Refusal is not null && !errand.Waits)
             return null;
         if (turn.Refusal is null)
+        {
+            if (errand.Ends is { } ended)
+                _lending.NoteEnd(ended);
             Leftovers().EndWhatDidNotEnd(gpus, turn, policy);
+        }
         return Decide(errand, policy, turn, began, stop);
     }
 
@@ -149,7 +151,9 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         // Once more with names: the list is for a person.
         var machine = Surveyor.Survey(kernel, [], target: null, ledger.Wedges());
-        var unclear = (Selection.Unclear)Selection.Of(machine, selector);
+        // A GPU may have come to the bus, or left it, since the first look.
+        var unclear = Selection.Of(machine, selector) as Selection.Unclear
+            ?? new("the GPUs of this host have changed while they were looked at", [], "try again");
         return new(unclear.What, [new("which-gpu", unclear.What, unclear.Evidence, unclear.Hint)]);
     }
 
@@ -177,6 +181,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
                 return _lending.Told(errand, left);
             if (policy.Strangers(machine) is not [])
                 machine = Surveyor.WithUuids(machine, kernel);
+            machine = Surveyor.WithLost(machine, gpus, kernel);
             var goal = new Goal(target, [.. machine.Gpus.Where(g => gpus.Contains(g.Address))]) { For = errand.For };
             switch (Planner.Plan(machine, goal, policy))
             {

@@ -6,13 +6,17 @@ namespace GpuHandoff.Runs;
 static class WritingDown
 {
     /// <summary>Writes into the ledger, and warns where that cannot be written.</summary>
-    public static void WriteDown(this IWitness witness, Action write)
+    /// <param name="isDone">
+    /// Whether the machine was changed, which is what is written down. Where it was not, nothing at all has been done: then the
+    /// caller is refused.
+    /// </param>
+    public static void WriteDown(this IWitness witness, Action write, bool isDone = true)
     {
         try
         {
             write();
         }
-        catch (LedgerRefused refused)
+        catch (LedgerRefused refused) when (isDone)
         {
             witness.Warns($"{refused.Message}; {refused.Hint}");
         }

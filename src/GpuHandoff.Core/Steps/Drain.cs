@@ -35,10 +35,13 @@ public sealed record Drain(PciAddress Function, bool On) : Step
             kernel.Demand(limits.Program, Programs.NvidiaSmi, "drain", "-p", Function.ToString(), "-m", "0");
             if (IsOn(kernel))
                 throw new KernelRefused(Say(), 0, $"nvidia-smi reported success, but the GPU is still closed to new users: nvidia-smi drain -p {Function} -m 0");
+            return;
         }
-        else
-            // "Not Supported", or drained already by somebody else: either way the exit code changes nothing for us.
-            _ = kernel.RunProgram(Programs.NvidiaSmi, ["drain", "-p", Function.ToString(), "-m", "1"], limits.Program);
+        var (exit, output) = kernel.RunProgram(Programs.NvidiaSmi, ["drain", "-p", Function.ToString(), "-m", "1"], limits.Program);
+        // A card for which the driver does not do it, which is the rule for GeForce, stays open as it was: nothing to ask about.
+        // One that is drained already says NV_ERR_IN_USE (gpu_mgr.c:gpumgrModifyGpuDrainState), and is as closed as we want it.
+        if (exit != 0 && !output.Contains("not supported", StringComparison.OrdinalIgnoreCase) && IsOn(kernel))
+            throw new NothingDone($"another program had set it; it is left set, and ends with the unbind or by: nvidia-smi drain -p {Function} -m 0");
     }
 
     // The current drain state of GPU 00000000:01:00.0 is: not draining.

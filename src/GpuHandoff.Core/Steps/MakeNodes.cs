@@ -24,7 +24,7 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
         ? $"make the node {only.Path} again"
         : $"make {All().Length} nodes of the driver again ({string.Join(", ", All().Select(n => n.Path).Order(StringComparer.Ordinal))})";
 
-    public override Step Undo() => new RemoveNodes(All());
+    public override Step Undo() => new RemoveNodes(All()) { Own = Own };
 
     ImmutableArray<NamedNode> All() => Own.IsDefault ? Nodes : [.. Nodes, .. Own.Select(o => o.Before)];
 

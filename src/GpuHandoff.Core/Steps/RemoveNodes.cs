@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Json.Serialization;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -11,11 +12,16 @@ namespace GpuHandoff.Steps;
 /// </summary>
 public sealed record RemoveNodes(ImmutableArray<NamedNode> Nodes) : Step
 {
+    /// <summary>Those of the nodes that are a GPU's own: by the undo the GPU may have another number.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public ImmutableArray<OwnNode> Own { get; init; }
+
     public override string Say() => Nodes is [var only]
         ? $"remove the node {only.Path}"
         : $"remove {Nodes.Length} nodes of the driver ({string.Join(", ", Nodes.Select(n => n.Path))})";
 
-    public override Step Undo() => new MakeNodes(Nodes);
+    public override Step Undo() => Own.IsDefault ? new MakeNodes(Nodes)
+        : new MakeNodes([.. Nodes.Where(n => Own.All(o => o.Before != n))]) { Own = Own };
 
     public override Position Look(IKernel kernel) =>
         Nodes.Any(n => kernel.NodeAt(new(n.Path)) is not null) ? Position.OnTheWay : Position.There;

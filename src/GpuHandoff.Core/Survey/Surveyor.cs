@@ -66,6 +66,32 @@ public static class Surveyor
     public static bool IsGone(PciAddress function, IKernel kernel) =>
         kernel.ReadBytes(Sys.Function(function) / "config", 2) is [0xff, 0xff];
 
+    /// <summary>
+    /// The same with the cards that have fallen off the bus. Asked only of cards that a run is about, and only where a read of the
+    /// config space disturbs nothing: it wakes a function that sleeps (pci-sysfs.c:pci_config_pm_runtime_get), so not under a driver
+    /// of the host, which would notice that itself, and not under a VM.
+    /// </summary>
+    /// <exception cref="KernelSilent">The read waits for a reset that somebody else has begun.</exception>
+    public static Machine WithLost(Machine machine, IEnumerable<PciAddress> gpus, IKernel kernel)
+    {
+        var wanted = gpus.ToHashSet();
+        return machine with
+        {
+            Gpus =
+            [
+                .. machine.Gpus.Select(gpu => !wanted.Contains(gpu.Address) || machine.WedgeOf(gpu) is not null || IsUsed(machine, gpu)
+                    ? gpu
+                    : gpu with { Functions = [.. gpu.Functions.Select(f => f.Class.IsDisplay() && f.Owner.Driver is null or Owner.Vfio ? f with { IsLost = IsGone(f.Address, kernel) } : f)] }),
+            ],
+        };
+    }
+
+    static bool IsUsed(Machine machine, Gpu gpu)
+    {
+        var nodes = gpu.Functions.Where(f => f.IsOnVfio()).SelectMany(f => f.Nodes).ToList();
+        return machine.LoanOf(gpu)?.Tenancy is Tenancy.Running or Tenancy.InMotion || machine.Users.Any(u => nodes.Exists(n => n.Node.IsSameDevice(u.Node)));
+    }
+
     /// <summary>The bridge above a function now; null on a root bus.</summary>
     public static Upstream? UpstreamOf(PciAddress function, IKernel kernel)
     {

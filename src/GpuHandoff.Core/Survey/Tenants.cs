@@ -33,9 +33,10 @@ public static class Tenants
 
     /// <summary>
     /// libvirt has no lock that others could see: prepare/begin comes first, then security labels, networks and the like,
-    /// then QEMU with its pidfile. A start that fails is followed by release/end, so this is only for a libvirtd that died, and
-    /// may be long: disks on a slow file server lie between. It counts from the end of the hand-over, which may take minutes;
-    /// before that the run's lock on the card keeps everybody else away from it.
+    /// then QEMU with its pidfile, which may take minutes: disks on a slow file server lie between. A start that fails is followed
+    /// by release/end. So a domain without a QEMU is starting for as long as the daemon lives that asked for its GPU, and this
+    /// is for where that is not known. It counts from the end of the hand-over, which may take minutes; before that the run's lock
+    /// on the card keeps everybody else away from it.
     /// </summary>
     public static TimeSpan LibvirtTakes { get; } = TimeSpan.FromSeconds(60);
 
@@ -154,6 +155,8 @@ public static class Tenants
         if (guest.Manager == VmManager.Libvirt)
         {
             var age = kernel.Uptime - (lease.Ready ?? lease.Since);
+            if (lease is { Qemu: null, StartedBy: { } daemon } && ProcessStat.Lives(daemon.Pid, daemon.Started, kernel))
+                return $"it was lent {Seconds(age)} ago, and libvirt, process {daemon.Pid}, may still be starting it";
             return lease.Qemu is null && age < LibvirtTakes ? $"it was lent {Seconds(age)} ago and may be starting" : null;
         }
         // Held alone while the VM starts, stops or is cleaned up after, hooks included, and dropped by the kernel with its holder.

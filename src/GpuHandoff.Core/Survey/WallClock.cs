@@ -15,11 +15,13 @@ public static class WallClock
     public static DateTimeOffset? At(TimeSpan sinceBoot, IKernel kernel)
     {
         const string word = "btime ";
+        // The year 8307: what a DateTimeOffset can hold, with room for any time since boot. 32 bits would end in 2038.
+        const long latest = 200_000_000_000;
         foreach (var line in (kernel.Read(Sys.Proc / "stat") ?? "").Split('\n'))
         {
             if (line.StartsWith(word, StringComparison.Ordinal)
                 && long.TryParse(line.AsSpan(word.Length), NumberStyles.None, CultureInfo.InvariantCulture, out var seconds)
-                && seconds < int.MaxValue)
+                && seconds < latest)
             {
                 return DateTimeOffset.FromUnixTimeSeconds(seconds) + sinceBoot;
             }

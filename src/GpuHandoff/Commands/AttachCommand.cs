@@ -92,7 +92,7 @@ static class AttachCommand
         using var work = new Work(log => Witness.For(wish, log));
         // What a killed one has left is in the record of what the VM got; recover knows nothing of that.
         var (kernel, locks) = work.Begin(guards: false);
-        var setUp = new SetUp(kernel, Place.Ledger(root: null), new MemoryLedger(), Place.Attachments(root: null), locks, work.Witness, Program());
+        var setUp = new SetUp(kernel, Place.Ledger(root: null), new MemoryLedger(), Place.Attachments(root: null), locks, work.Witness, Program(), Say.Footprint);
         return Tell(act(setUp, work.Stop), work, wish, vm);
     }
 

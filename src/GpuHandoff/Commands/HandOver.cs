@@ -72,7 +72,8 @@ static class HandOver
                 Say.Refused("which-gpu", unclear.What, unclear.Evidence, unclear.Hint, wish.Json);
                 return ExitCode.Refused;
             case Selection.Chosen chosen:
-                return Show(Planner.Plan(machine, new(target, chosen.Gpus), policy), wish);
+                machine = Surveyor.WithLost(machine, chosen.Gpus.Select(g => g.Address), kernel);
+                return Show(Planner.Plan(machine, new(target, [.. machine.Gpus.Where(g => chosen.Gpus.Any(c => c.Address == g.Address))]), policy), wish);
             default:
                 throw new InvalidOperationException("a selection is clear or unclear");
         }
@@ -91,7 +92,7 @@ static class HandOver
                 return ExitCode.Done;
             default:
                 Say.Refused((Answer.Refused)answer, wish.Json);
-                return ExitCode.Refused;
+                return ExitCode.Of((Answer.Refused)answer);
         }
     }
 

@@ -107,7 +107,7 @@ static class HookCommand
         {
             Say.Trouble(
                 look is null ? "the kernel does not answer a look" : "nobody can tell", [silent.Message],
-                "something hangs: look at dmesg", "nothing was changed");
+                "something hangs: look at dmesg", Say.Footprint.State());
             return look is null ? ExitCode.Stuck : ExitCode.Usage;
         }
     }
@@ -136,7 +136,7 @@ static class HookCommand
         if (Policies.For(new(), errand is HookErrand.HandOver ? Target.Vfio : Target.Host, work.Witness.Refuses) is not { } policy)
             return ExitCode.Refused;
         var (kernel, locks) = work.Begin();
-        var turn = new Turn(kernel, ledger, locks, work.Witness);
+        var turn = new Turn(kernel, ledger, locks, work.Witness, Say.Footprint);
         var code = work.Tell(new Hook(kernel, ledger, turn, work.Witness).Carry(errand, policy, work.Stop), json: false) ?? ExitCode.Done;
         if (errand is HookErrand.Note { Guest: var guest })
         {
@@ -173,7 +173,8 @@ static class HookCommand
         Say.Damage(ledger);
         if (policy.Strangers(machine) is not [])
             machine = Surveyor.WithUuids(machine, kernel);
-        return HandOver.Show(Hook.Plan(errand, policy, machine), wish);
+        machine = Surveyor.WithLost(machine, Hook.Gpus(errand), kernel);
+        return HandOver.Show(Hook.Plan(errand, policy, machine), wish) == ExitCode.Done ? ExitCode.Done : ExitCode.Refused;
     }
 
     static int Nothing(string why, Wish wish)

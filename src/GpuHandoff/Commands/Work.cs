@@ -41,7 +41,7 @@ sealed class Work : IDisposable
     public Turn Turn(bool guards = true)
     {
         var (kernel, locks) = Begin(guards);
-        return new(kernel, Place.Ledger(root: null), locks, Witness);
+        return new(kernel, Place.Ledger(root: null), locks, Witness, Say.Footprint);
     }
 
     /// <summary>Says how they ended, and gives the worst exit code; null: there were none.</summary>
@@ -60,10 +60,10 @@ sealed class Work : IDisposable
             case Ending.Refused { Why: var why }:
                 Witness.Refuses(why);
                 Say.Refused(why, json);
-                return ExitCode.Refused;
+                return ExitCode.Of(why);
             case Ending.Unanswered { Call: var silent }:
                 if (json)
-                    Say.Data(Report.Of(silent));
+                    Say.Data(Report.Of(silent) with { Changed = Say.Footprint.Count == 0 ? null : Say.Footprint.Changes() });
                 else
                     Witness.Ends(silent);
                 return ExitCode.Stuck;

@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Text;
 using System.Text.Json.Serialization;
+using GpuHandoff.Formats;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
@@ -43,15 +44,15 @@ sealed record LeaseReport(
     //   0000:05:00.0 nvidia, 0000:05:00.1 snd_hda_intel
     public string Text()
     {
-        var text = new StringBuilder($"{Gpu} is lent to {Vm}");
+        var text = new StringBuilder($"{Gpu} is lent to {PlainText.Line($"{Vm}")}");
         if (Since is { } since)
             text.Append($" since {since.ToLocalTime():yyyy-MM-dd HH:mm:ss}");
-        text.Append($" ({Words(TimeSpan.FromSeconds(Age))}): {Word(State)}, {Evidence}\n");
+        text.Append($" ({Words(TimeSpan.FromSeconds(Age))}): {Word(State)}, {PlainText.Line(Evidence)}\n");
         text.Append("  before: ").AppendJoin(", ", Functions.Select(f => $"{f.Function} {f.Owner}")).Append('\n');
         foreach (var pinned in Pinned)
-            text.Append($"  pinned: {pinned}\n");
+            text.Append($"  pinned: {PlainText.Line(pinned)}\n");
         if (Trouble is not null)
-            text.Append($"  not brought home: {Trouble}{(GivenUp ? "; sudo gpu-handoff reconcile tries again" : "")}\n");
+            text.Append($"  not brought home: {PlainText.Line(Trouble)}{(GivenUp ? "; sudo gpu-handoff reconcile tries again" : "")}\n");
         return text.ToString();
     }
 

@@ -1,5 +1,6 @@
 using System.Text;
 using GpuHandoff.Checks;
+using GpuHandoff.Formats;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Screen;
@@ -40,6 +41,8 @@ static class MachineTable
     {
         if (rows is [])
             return;
+        // A name with a newline in it is no second row.
+        rows = [.. rows.Select(row => row.Select(PlainText.Line).ToArray())];
         var widths = Enumerable.Range(0, rows[0].Length).Select(i => rows.Max(row => row[i].Length)).ToArray();
         foreach (var row in rows)
         {

@@ -23,6 +23,10 @@ sealed record Report(string Result, string Summary)
 
     public ImmutableArray<Finding> Findings { get; init; } = [];
 
+    /// <summary>What the run changed before it refused this: an earlier run that did not end was brought to its end. Null: nothing.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public ImmutableArray<string>? Changed { get; init; }
+
     /// <summary>What did not come back though all was done.</summary>
     public ImmutableArray<string> Warnings { get; init; } = [];
 
@@ -32,7 +36,7 @@ sealed record Report(string Result, string Summary)
 
     public static Report Of(Plan plan) => new("planned", plan.Summary) { Plan = plan, Steps = Words(plan) };
 
-    public static Report Of(Answer.Refused refused) => new("refused", refused.What) { Findings = refused.Findings };
+    public static Report Of(Answer.Refused refused) => new(ExitCode.IsLost(refused) ? "stuck" : "refused", refused.What) { Findings = refused.Findings };
 
     public static Report Of(Plan plan, Outcome outcome) => outcome switch
     {

@@ -13,9 +13,13 @@ static class Say
 {
     public const string Tag = "[gpu-handoff]";
 
+    /// <summary>What this process has changed on the machine.</summary>
+    public static Footprint Footprint { get; } = new();
+
     public static void Line(string text) => Line(text, Output.Error);
 
-    public static void Line(string text, Output output) => output.Write($"{Tag} {text}\n");
+    /// <summary>One message; where a program's words in it have lines of their own, each is tagged as ours.</summary>
+    public static void Line(string text, Output output) => output.Write(string.Concat(PlainText.Lines(text).DefaultIfEmpty("").Select(line => $"{Tag} {line}\n")));
 
     public static void Trouble(string what, IEnumerable<string> evidence, string? hint, string? state)
     {
@@ -43,18 +47,18 @@ static class Say
     {
         if (json)
         {
-            Data(Report.Of(refused));
+            Data(Report.Of(refused) with { Changed = Footprint.Count == 0 ? null : Footprint.Changes() });
             return;
         }
         if (refused.Findings is [var only] && only.What == refused.What)
         {
-            Trouble(only.What, only.Evidence, only.Hint, "nothing was changed");
+            Trouble(only.What, only.Evidence, only.Hint, Footprint.State());
             return;
         }
         Line($"{refused.What}:");
         foreach (var finding in refused.Findings)
             Trouble($"{finding.What} [{finding.Code}]", finding.Evidence, finding.Hint, null);
-        Line("nothing was changed");
+        Line(Footprint.State());
     }
 
     /// <summary>What cannot be told of, since its record cannot be read.</summary>

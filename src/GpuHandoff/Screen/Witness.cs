@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using System.Diagnostics;
 using GpuHandoff.Commands;
+using GpuHandoff.Formats;
 using GpuHandoff.Guests;
 using GpuHandoff.Kernel;
 using GpuHandoff.Linux;
@@ -74,7 +75,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
         log?.Line(Weight.Info, $"  … {step.Say()}");
         // Shown while it runs and written over when it ends: a step that hangs is the one that is seen last.
         if (live && !quiet)
-            output.Write($"{Say.Tag}   … {step.Say()}");
+            output.Write($"{Say.Tag}   … {PlainText.Line(step.Say())}");
     }
 
     public void StepEnds(Step step, TimeSpan? took)
@@ -122,14 +123,14 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     /// <summary>What was refused, for the log alone: the words for the screen, or the data, are said elsewhere.</summary>
     public void Refuses(Answer.Refused why)
     {
-        log?.Line(Weight.Error, $"{why.What}: nothing was changed");
+        log?.Line(Weight.Error, $"{why.What}: {Say.Footprint.State()}");
         foreach (var finding in why.Findings)
             log?.Line(Weight.Error, $"  [{finding.Code}] {finding.What}{string.Concat(finding.Evidence.Select(e => $"; {e}"))}");
     }
 
     public void Ends(KernelSilent silent) => Trouble(
         "the kernel does not answer a look at the GPU", [Call(silent)],
-        "a device's lock is held by something that hangs: look at dmesg, then reboot the host", "nothing was changed");
+        "a device's lock is held by something that hangs: look at dmesg, then reboot the host", Say.Footprint.State());
 
     /// <summary>The call, since when by the clock on the wall, and who is still in it.</summary>
     static string Call(KernelSilent silent) =>
@@ -189,7 +190,7 @@ sealed class Witness(Output output, bool steps, bool quiet, bool live, RunLog? l
     void Over()
     {
         if (live && !quiet)
-            output.Write("\r\e[K");
+            output.EraseLine();
     }
 
     /// <summary>A log that is not complete, once: the run goes on without.</summary>

@@ -134,6 +134,19 @@ public class Tenancies
         host.Loan.Tenancy.ShouldBe(Tenancy.Gone);
     }
 
+    [Theory]
+    [InlineData("2038-01-19T03:14:07Z")]
+    [InlineData("2038-01-19T03:14:08Z")]
+    [InlineData("2106-02-07T06:28:16Z")]
+    public void A_host_that_was_booted_after_32_bits_of_seconds_knows_a_reboot_still(string booted)
+    {
+        var host = Lent();
+        host.Kernel.BootedAt = DateTimeOffset.Parse(booted, System.Globalization.CultureInfo.InvariantCulture);
+        host.Proxmox.MarkReboot("101");
+        host.Kernel.Pause(TimeSpan.FromSeconds(100));
+        host.Loan.Evidence.ShouldBe("it reboots: that was asked for 100 s ago");
+    }
+
     [Fact]
     public void A_marker_from_the_future_is_no_reason_to_keep_a_card_for_years()
     {

@@ -153,6 +153,103 @@ public class LendingToDomains
         _desk.DriverOf(Gpu).ShouldBe("nvidia");
     }
 
+    [Theory]
+    [InlineData("libvirtd", false)]
+    [InlineData("virtqemud", true)]
+    public void A_domain_whose_start_takes_ten_minutes_keeps_its_gpu_while_the_daemon_lives_and_the_gpu_comes_home_when_that_dies(string name, bool throughAScript)
+    {
+        var before = _desk.Picture();
+        var daemon = CalledBy(name, throughAScript);
+        Prepare("win11").ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(_desk.Memo.ToString());
+        _desk.Kernel.Ourselves = null;
+        _desk.Ledger.Leases().ShouldHaveSingleItem().StartedBy.ShouldBe(new(daemon.Pid, daemon.Started));
+
+        // The timer comes every few seconds, and the watch sits there from the hand-over on.
+        var looks = 0;
+        var died = TimeSpan.Zero;
+        _desk.Kernel.Later(TimeSpan.FromMinutes(10), () =>
+        {
+            looks.ShouldBe(0, "the watch has tried nothing");
+            died = _desk.Kernel.Uptime;
+            _desk.Kernel.EndProcess(daemon);
+        });
+        for (var time = TimeSpan.FromSeconds(10); time < TimeSpan.FromMinutes(10); time += TimeSpan.FromSeconds(10))
+        {
+            _desk.Kernel.Later(time, () =>
+            {
+                _desk.Turn(9001).MakeRounds(Policy.Default, waits: false, CancellationToken.None).ShouldBeEmpty();
+                _desk.DriverOf(Gpu).ShouldBe("vfio-pci");
+            });
+        }
+        new Watch(_desk.Kernel, _desk.Ledger, () =>
+        {
+            looks++;
+            return !_desk.Turn(9002).Reconcile(Policy.Default, waits: false, CancellationToken.None, Call("win11", "prepare", "begin").Guest()).IsEmpty;
+        }, what => throw new InvalidOperationException(what)).Over(Call("win11", "prepare", "begin").Guest(), CancellationToken.None);
+
+        looks.ShouldBe(1);
+        _desk.Picture().ShouldBe(before);
+        _desk.Ledger.Leases().ShouldBeEmpty();
+        (_desk.Kernel.Uptime - died).ShouldBeLessThan(TimeSpan.FromSeconds(20));
+    }
+
+    [Fact]
+    public void A_domain_that_came_up_after_ten_minutes_is_watched_by_its_QEMU_from_then_on()
+    {
+        var daemon = CalledBy("virtqemud");
+        Prepare("win11");
+        _desk.Kernel.Pause(TimeSpan.FromMinutes(10));
+        _desk.Survey().Loans.ShouldHaveSingleItem().ShouldSatisfyAllConditions(
+            l => l.Tenancy.ShouldBe(Tenancy.InMotion), l => l.Evidence.ShouldBe($"it was lent 600 s ago, and libvirt, process {daemon.Pid}, may still be starting it"));
+        var vm = StartQemu("win11");
+        vm.Process.CommandLine = ["/usr/bin/qemu-system-x86_64", "-name", "guest=win11"];
+        _desk.Kernel.Files.Write("/run/libvirt/qemu/win11.pid", $"{vm.Process.Pid}");
+        RunningDomain.Note(Call("win11", "started", "begin").Guest(), _desk.Ledger, _desk.Kernel);
+        _desk.Kernel.StopVm(vm);
+
+        // libvirt lives, and has not noticed.
+        _desk.Survey().Loans.ShouldHaveSingleItem().Tenancy.ShouldBe(Tenancy.Gone);
+    }
+
+    [Theory]
+    [InlineData("bash", 0u, true)]
+    [InlineData("virtqemud", 1000u, true)]
+    [InlineData("virtqemud", 0u, false)]
+    public void A_call_that_is_not_the_daemons_or_a_daemon_that_was_replaced_leaves_the_domain_a_minute(string name, uint user, bool lives)
+    {
+        var caller = CalledBy(name);
+        caller.User = user;
+        Prepare("win11");
+        _desk.Kernel.Ourselves = null;
+        if (!lives)
+        {
+            // A restart, in which the new daemon gets the old one's PID.
+            _desk.Kernel.EndProcess(caller);
+            _desk.Kernel.Pause(TimeSpan.FromSeconds(1));
+            _desk.Kernel.StartProcess(name, "/system.slice/virtqemud.service", caller.Pid);
+        }
+        _desk.Kernel.Pause(Tenants.LibvirtTakes / 2);
+        _desk.Survey().Loans.ShouldHaveSingleItem().Tenancy.ShouldBe(Tenancy.InMotion);
+        _desk.Kernel.Pause(Tenants.LibvirtTakes / 2);
+        _desk.Survey().Loans.ShouldHaveSingleItem().Tenancy.ShouldBe(Tenancy.Gone);
+    }
+
+    [Fact]
+    public void A_release_that_failed_leaves_the_gpu_to_the_timer_though_the_daemon_lives()
+    {
+        CalledBy("libvirtd");
+        Prepare("win11");
+        var isBroken = true;
+        _desk.Kernel.Faults.Refuse(call => isBroken && call.Contains("modprobe nvidia"), Errno.InputOutput);
+        Release("win11").ShouldHaveSingleItem().ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.RolledBack>(_desk.Memo.ToString());
+        _desk.Ledger.Leases().ShouldHaveSingleItem().StartedBy.ShouldBeNull();
+
+        isBroken = false;
+        _desk.Kernel.Pause(Tenants.LibvirtTakes);
+        _desk.Turn().MakeRounds(Policy.Default, waits: false, CancellationToken.None).ShouldHaveSingleItem();
+        _desk.DriverOf(Gpu).ShouldBe("nvidia");
+    }
+
     [Fact]
     public void Who_waits_for_a_domain_that_is_just_ending_does_not_keep_its_release_from_the_card()
     {
@@ -265,6 +362,21 @@ public class LendingToDomains
     }
 
     static HookCall Call(string name, string operation, string stage) => HookCall.Of([name, operation, stage, "-"]).ShouldNotBeNull();
+
+    /// <summary>We are the hook that this process runs.</summary>
+    SimulatedProcess CalledBy(string name, bool throughAScript = false)
+    {
+        var caller = _desk.Kernel.StartProcess(name, "/system.slice/virtqemud.service");
+        var parent = caller;
+        if (throughAScript)
+        {
+            parent = _desk.Kernel.StartProcess("qemu", "/system.slice/virtqemud.service");
+            parent.Parent = caller.Pid;
+        }
+        _desk.Kernel.Ourselves = _desk.Kernel.StartProcess("gpu-handoff", "/system.slice/virtqemud.service");
+        _desk.Kernel.Ourselves.Parent = parent.Pid;
+        return caller;
+    }
 
     SimulatedVm StartQemu(string name) => _desk.Kernel.StartVm(
         name, [.. _desk.Survey().Gpus[0].Functions.Select(f => f.Address)], $@"/machine.slice/machine-qemu\x2d3\x2d{name}.scope/libvirt/emulator");

@@ -30,6 +30,27 @@ public class StartingAndStopping
         desk.ShouldBeHome(before);
     }
 
+    [Fact]
+    public void A_second_pre_start_while_the_VM_runs_leaves_its_lease_whole_and_no_second_watch()
+    {
+        var desk = new ProxmoxDesk(Hosts.SingleGpu()).With("101", "hostpci0: 0000:01:00,pcie=1");
+        var before = desk.Desk.Picture();
+        desk.ShouldStart("101");
+        desk.Ledger.Lend(desk.Ledger.Leases()[0] with { Pinned = ["CPU 0 on 4"] });
+        var (lease, writes) = (desk.Ledger.Leases().ShouldHaveSingleItem(), desk.Writes);
+        desk.Desk.Memo.Watched.Count.ShouldBe(1);
+        desk.Kernel.Pause(TimeSpan.FromHours(1));
+
+        desk.Call(101, "pre-start").ShouldBe(0, desk.Told);
+
+        desk.Ledger.Leases().ShouldHaveSingleItem().ShouldBe(lease);
+        lease.Qemu.ShouldNotBeNull();
+        (desk.Desk.Memo.Watched.Count, desk.Writes).ShouldBe((1, writes));
+        desk.Qm.Stop("101").ShouldBeNull();
+        desk.Qm.Cleanup();
+        desk.ShouldBeHome(before);
+    }
+
     // SysFSTools.pm:pci_dev_group_bind_to_vfio writes new_id for what is not on vfio-pci by then, and nobody takes it out again.
     [Theory]
     [InlineData("hostpci0: 0000:01:00,pcie=1")]

@@ -185,6 +185,18 @@ enum HolderKind
 
     /// <summary>Somebody unprivileged who passes for another (<see cref="Everywhere.Impostor"/>), on a host with those whom he passes for.</summary>
     Impostor,
+
+    /// <summary>A process that cannot be looked at, and has nothing of the card open.</summary>
+    Unreadable,
+
+    /// <summary>One that cannot be looked at, and has the card open.</summary>
+    UnreadableUser,
+
+    /// <summary>A descriptor with O_PATH, which holds nothing.</summary>
+    PathOnly,
+
+    /// <summary>A service on the card, which a run with StopUsers stops and starts again.</summary>
+    Service,
 }
 
 /// <summary>Who uses a card.</summary>
@@ -220,6 +232,18 @@ enum MishapKind
 
     /// <summary>A poller opens the card's sound device.</summary>
     Listen,
+
+    /// <summary>Somebody opens the card right before a look (<c>Call</c> counts looks here), through a node of a container's.</summary>
+    VisitLook,
+
+    /// <summary>The same with the sound device, through a descriptor that no table shows.</summary>
+    ListenLook,
+
+    /// <summary>The same with a VM, if the card is on vfio-pci.</summary>
+    StartVmLook,
+
+    /// <summary>From here on systemd answers nobody.</summary>
+    ManagerHangs,
 
     /// <summary>Somebody starts a VM with the card, if it is on vfio-pci.</summary>
     StartVm,
@@ -259,10 +283,11 @@ sealed record Errand(Target Target, int Card, ImmutableArray<Mishap> Mishaps)
     public FreeBy By { get; init; }
     public bool Accept { get; init; }
     public bool Claim { get; init; }
+    public bool StopUsers { get; init; }
 
     public override string ToString() =>
         $"{(Target == Target.Vfio ? "to_vfio" : "to_nvidia")} {(Card < 0 ? "all" : $"card {Card}")}"
-        + (By == FreeBy.Auto ? "" : $" {By}") + (Accept ? " accept" : "") + (Claim ? " claim" : "")
+        + (By == FreeBy.Auto ? "" : $" {By}") + (Accept ? " accept" : "") + (Claim ? " claim" : "") + (StopUsers ? " stop-users" : "")
         + (Mishaps is [] ? "" : $": {string.Join(", ", Mishaps)}");
 
     public IEnumerable<Errand> Smaller()
@@ -271,7 +296,7 @@ sealed record Errand(Target Target, int Card, ImmutableArray<Mishap> Mishaps)
             yield return this with { Mishaps = mishaps };
         Errand[] plainer =
         [
-            this with { By = FreeBy.Auto }, this with { Accept = false }, this with { Claim = false },
+            this with { By = FreeBy.Auto }, this with { Accept = false }, this with { Claim = false }, this with { StopUsers = false },
             this with { Card = Card > 0 ? 0 : Card },
         ];
         foreach (var errand in plainer.Where(t => t != this))

@@ -80,16 +80,20 @@ static class Cases
         from way in Weighted((50, FreeBy.Auto), (25, FreeBy.Unload), (25, FreeBy.Unbind))
         from accept in Rarely(40)
         from claim in Rarely(20)
+        from stops in Rarely(25)
         from mishaps in Few(Mishaps(cards), (45, 0), (40, 1), (10, 2), (5, 3))
-        select new Errand(target, card, mishaps) { By = way, Accept = accept, Claim = claim };
+        select new Errand(target, card, mishaps) { By = way, Accept = accept, Claim = claim, StopUsers = stops };
 
     static Gen<Mishap> Mishaps(int cards) =>
         from kind in Weighted(
             (20, MishapKind.Refuse), (12, MishapKind.Ignore), (12, MishapKind.RefuseAfterwards), (4, MishapKind.Silent),
             (3, MishapKind.SilentThenDone), (6, MishapKind.Slow), (8, MishapKind.DieBefore), (8, MishapKind.DieAfter), (6, MishapKind.Stop),
             (8, MishapKind.Visit), (2, MishapKind.Listen), (2, MishapKind.StartVm), (4, MishapKind.Modprobe), (3, MishapKind.MakeNodes),
-            (3, MishapKind.ProbeFails), (2, MishapKind.Lost), (3, MishapKind.OtherRun))
-        from call in Gen.Frequency((60, Gen.Choose(1, 8)), (30, Gen.Choose(8, 16)), (10, Gen.Choose(16, 30)))
+            (3, MishapKind.ProbeFails), (2, MishapKind.Lost), (3, MishapKind.OtherRun),
+            (8, MishapKind.VisitLook), (6, MishapKind.ListenLook), (4, MishapKind.StartVmLook), (6, MishapKind.ManagerHangs))
+        from call in kind is MishapKind.VisitLook or MishapKind.ListenLook or MishapKind.StartVmLook
+            ? Gen.Choose(1, 1500)
+            : Gen.Frequency((60, Gen.Choose(1, 8)), (30, Gen.Choose(8, 16)), (10, Gen.Choose(16, 30)))
         from card in Gen.Choose(0, cards - 1)
         from seconds in Gen.Elements(0, 1, 1, 30)
         select new Mishap(kind, call, card, seconds);

@@ -12,6 +12,7 @@ sealed class Stage
 
     readonly HostSpec _spec;
     readonly List<SimulatedProcess> _visitors = [];
+    readonly HashSet<string> _services = [];
 
     public Stage(Case @case)
     {
@@ -173,6 +174,10 @@ sealed class Stage
             HolderKind.Sound => OpenSound(holder.Card),
             HolderKind.I2c => Open("ddcutil", I2cOf(gpu)),
             HolderKind.Vm => StartVm(holder.Card),
+            HolderKind.Unreadable => Unreadable(Kernel.StartProcess("big")),
+            HolderKind.UnreadableUser => Unreadable(Open("big", $"/dev/nvidia{MinorOf(gpu)}", "/dev/nvidiactl")),
+            HolderKind.PathOnly => OpenPathOnly($"/dev/nvidia{MinorOf(gpu)}"),
+            HolderKind.Service => StartService(holder.Card, gpu),
             HolderKind.Impostor => StartImpostor(Impostor.All[holder.Shape], gpu),
             _ => null,
         };
@@ -196,6 +201,63 @@ sealed class Stage
         if (Kernel.RunningProcesses.All(p => p.Name != "atd"))
             Impostor.Ground(Kernel);
         return impostor.Start(Kernel, pid: null, [.. ((string?[])[$"/dev/nvidia{MinorOf(gpu)}", "/dev/nvidiactl", "/dev/nvidia-uvm", DrmOf(gpu)]).OfType<string>()]);
+    }
+
+    static SimulatedProcess? Unreadable(SimulatedProcess? process)
+    {
+        process?.IsUnreadable = true;
+        return process;
+    }
+
+    SimulatedProcess? OpenPathOnly(string node)
+    {
+        var process = Kernel.StartProcess("opath");
+        try
+        {
+            Kernel.OpenPathOnly(node, process);
+        }
+        catch (KernelRefused)
+        {
+            // No such node.
+        }
+        return process;
+    }
+
+    /// <summary>It stays for as long as it is not stopped.</summary>
+    SimulatedProcess? StartService(int card, PciDevice gpu)
+    {
+        var name = $"work{card}.service";
+        if (MinorOf(gpu) is { } minor && _services.Add(name))
+            Kernel.StartUnit(Kernel.AddUnit(name, "worker", $"/dev/nvidia{minor}", "/dev/nvidiactl"));
+        return null;
+    }
+
+    /// <summary>Somebody opens the card, through a node that no step of ours takes away.</summary>
+    public bool VisitDirectly(int card, int seconds) => FunctionsOf(card).FirstOrDefault() is { } gpu
+        && Come(OpenNumber("visitor", new(195, (uint)(MinorOf(gpu) ?? card), 0x1b6, 100000, 100000)), seconds);
+
+    /// <summary>Somebody plays a sound, and passes the descriptor on through a socket.</summary>
+    public bool ListenHidden(int card, int seconds)
+    {
+        var player = OpenSound(card);
+        foreach (var open in player?.Open.ToList() ?? [])
+            open.PutInFlight();
+        return Come(player, seconds);
+    }
+
+    SimulatedProcess? OpenNumber(string name, DeviceNode node)
+    {
+        try
+        {
+            var process = Kernel.StartProcess(name);
+            Kernel.OpenNode(node, "/srv/gpu", process);
+            return process;
+        }
+        catch (KernelRefused)
+        {
+            // Nothing behind it at this moment.
+            return null;
+        }
     }
 
     /// <summary>A poller comes by; whether it got hold of anything.</summary>

@@ -67,6 +67,7 @@ sealed partial class Trial(Case @case, Tally tally)
             By = errand.By,
             Claim = errand.Claim,
             LoseConsole = true,
+            Users = errand.StopUsers ? UsersPolicy.Default with { Units = Treatment.Restart } : UsersPolicy.Default,
             Accepted = errand.Accept ? [.. gpus.SelectMany(g => g.Neighbours).Select(n => n.Address).Distinct()] : [],
         };
         return Carry(errand, machine, new(errand.Target, gpus), policy);
@@ -153,7 +154,7 @@ sealed partial class Trial(Case @case, Tally tally)
         tally.Add(errand, [.. met], said);
 
         // A driver's first load takes what is free for it, and its module stays: as good as somebody else's doing.
-        var actors = met.Any(IsActor) || before.Owners.Any(o => o.Value.Driver is null
+        var actors = met.Any(IsActor) || _managerHangs || before.Owners.Any(o => o.Value.Driver is null
             && Owners().TryGetValue(o.Key, out var now) && now.Driver is { } driver && now.Only == o.Value.Only && !before.Drivers.Contains(driver));
         // One mishap begins the rollback, another one spoils it; a driver or a card that stays away does both.
         var spoils = met.Count + (_spoilt || met.Exists(k => k is MishapKind.ProbeFails or MishapKind.Lost) ? 2 : 0);
@@ -272,6 +273,9 @@ sealed partial class Trial(Case @case, Tally tally)
     bool _others;
     bool _stuck;
     bool _spoilt;
+
+    /// <summary>What was to be started again may stay down.</summary>
+    bool _managerHangs;
     Broken? _broken;
 
     /// <summary>After a crash, the look at boot or of the watchdog: it leaves no run behind that did not end.</summary>
@@ -316,6 +320,9 @@ sealed partial class Trial(Case @case, Tally tally)
                 case MishapKind.DieAfter:
                     door.DieAfter(mishap.Call);
                     break;
+                case MishapKind.VisitLook or MishapKind.ListenLook or MishapKind.StartVmLook:
+                    Kernel.Faults.BeforeLook(Kernel.Looks + mishap.Call, _ => Happen(mishap, 0));
+                    break;
                 default:
                     Kernel.Faults.Before(call, _ => Happen(mishap, call));
                     break;
@@ -325,7 +332,7 @@ sealed partial class Trial(Case @case, Tally tally)
 
         void Happen(Mishap mishap, int call)
         {
-            var text = Kernel.Calls[^1];
+            var text = Kernel.Calls.Count > 0 ? Kernel.Calls[^1] : "";
             // Nodes are made and removed by plain calls, which cannot block.
             var canBlock = !text.StartsWith("mknod", StringComparison.Ordinal) && !text.StartsWith("unlink", StringComparison.Ordinal);
             _told.Add($"{mishap.Kind} at {text}");
@@ -364,6 +371,19 @@ sealed partial class Trial(Case @case, Tally tally)
                 case MishapKind.Listen:
                     happened = _stage.Listen(mishap.Card, mishap.Seconds);
                     break;
+                case MishapKind.VisitLook:
+                    happened = _stage.VisitDirectly(mishap.Card, mishap.Seconds);
+                    break;
+                case MishapKind.ListenLook:
+                    happened = _stage.ListenHidden(mishap.Card, mishap.Seconds);
+                    break;
+                case MishapKind.StartVmLook:
+                    happened = _stage.VmStarts(mishap.Card, mishap.Seconds);
+                    break;
+                case MishapKind.ManagerHangs:
+                    Kernel.HangSystemctl();
+                    _managerHangs = true;
+                    break;
                 case MishapKind.StartVm:
                     happened = _stage.VmStarts(mishap.Card, mishap.Seconds);
                     break;
@@ -392,7 +412,7 @@ sealed partial class Trial(Case @case, Tally tally)
     }
 
     static bool IsActor(MishapKind kind) =>
-        kind is MishapKind.Visit or MishapKind.Listen or MishapKind.StartVm or MishapKind.Modprobe or MishapKind.MakeNodes or MishapKind.OtherRun;
+        kind is MishapKind.Visit or MishapKind.Listen or MishapKind.StartVm or MishapKind.VisitLook or MishapKind.ListenLook or MishapKind.StartVmLook or MishapKind.Modprobe or MishapKind.MakeNodes or MishapKind.OtherRun;
 
     // ---- what may be written ----
 
@@ -417,6 +437,8 @@ sealed partial class Trial(Case @case, Tally tally)
             "write" => MayWrite(words[^1], string.Join(' ', words[1..^1]).Trim('"'), machine, may),
             "modprobe" => NvidiaStack.Has(words[1]) || words[1] is "vfio_pci" or "snd_hda_intel" or "xhci_pci" or "i2c_nvidia_gpu" or "nouveau" or "amdgpu",
             "rmmod" => NvidiaStack.Has(words[1]),
+            // A service of the card, which a run with StopUsers stops and starts again.
+            "/usr/bin/systemctl" => call.Contains("work", StringComparison.Ordinal),
             "mknod" or "unlink" => words[1].StartsWith("/dev/nvidia", StringComparison.Ordinal),
             _ => false,
         };

@@ -21,6 +21,7 @@ sealed class Spawned : IDisposable
     // The opaque types of spawn.h are 80 and 336 bytes in glibc; more is harmless.
     const int OpaqueSize = 512;
     const int SignalSetSize = 128;
+    const int FirstRealTimeSignal = 32;
 
     readonly int _pid;
     bool _reaped;
@@ -66,10 +67,12 @@ sealed class Spawned : IDisposable
         // What is ignored is inherited. With SIGCHLD ignored no program can ask how its own children ended (waitpid(2), ECHILD);
         // the others the hand ignores, and a container started so would not hear them, either.
         Span<byte> signals = stackalloc byte[SignalSetSize];
-        foreach (var signal in environment is null ? (ReadOnlySpan<int>)[Libc.ChildEnded]
-            : [Libc.ChildEnded, Libc.Hangup, Libc.Interrupt, Libc.BrokenPipe, Libc.Terminate])
+        // For programs of others all of them: what our caller ignores (SIGQUIT in a script's background) is none of their business. The two
+        // that nobody can ignore are refused silently (posix_spawnattr_setsigdefault(3)).
+        for (var signal = 1; signal < FirstRealTimeSignal; signal++)
         {
-            signals[(signal - 1) / 8] |= (byte)(1 << ((signal - 1) % 8));
+            if (environment is not null || signal == Libc.ChildEnded)
+                signals[(signal - 1) / 8] |= (byte)(1 << ((signal - 1) % 8));
         }
         _ = Libc.SetDefaultSignals(attributes, signals);
         _ = talks ? Libc.AddDup(actions, input[0], 0) : Libc.AddOpen(actions, 0, "/dev/null", Libc.ReadOnly, 0);

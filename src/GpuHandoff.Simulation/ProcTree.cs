@@ -166,7 +166,7 @@ sealed class ProcTree(SimulatedKernel kernel)
 
     static Folder Descriptors(SimulatedProcess process, Func<OpenNode, bool> has) => Dir(() => process.Open
         .Where(file => has(file) && file is { IsOnlyMapped: false, IsInFlight: false })
-        .Select(file => (file.Number.ToString(), (Entry)new HeldFile(file.Path, file.Node))));
+        .SelectMany(file => Enumerable.Range(0, file.Descriptors).Select(copy => ((file.Number + 1000 * copy).ToString(), (Entry)new HeldFile(file.Path, file.Node)))));
 
     /// <summary>fs/proc/fd.c:seq_show: the flags in octal; O_PATH is 010000000.</summary>
     static Folder DescriptorInfo(SimulatedProcess process, Func<OpenNode, bool> has) => Dir(() => process.Open

@@ -136,6 +136,11 @@ public sealed class OpenNode : IDisposable
         Thread = thread.Id;
     }
 
+    /// <summary>How many descriptors of the table lead to it (dup(2)): the kernel counts the open file once.</summary>
+    public int Descriptors { get; private set; } = 1;
+
+    public void Duplicate() => Descriptors++;
+
     /// <summary>The descriptor is in no table: on its way through a socket, or kept by io_uring.</summary>
     public bool IsInFlight { get; private set; }
 

@@ -55,6 +55,15 @@ public sealed partial class SimulatedKernel
         return process.Add(path, node, static () => { }, onlyAPath: true);
     }
 
+    /// <summary>A file below /proc/asound, mode 0444: an open one pins the card's module (sound/core/info.c:alloc_info_private).</summary>
+    public OpenNode OpenSoundInfo(int card, SimulatedProcess process)
+    {
+        ArgumentNullException.ThrowIfNull(process);
+        var module = Modules.Find("snd_hda_intel") ?? throw new KernelRefused("open /proc/asound", Errno.NoEntry, Errno.Say(Errno.NoEntry));
+        module.Files++;
+        return process.Add($"/proc/asound/card{card}/pcm3p/info", null, () => module.Files--);
+    }
+
     /// <summary>A CUDA program registers a GPU through its open /dev/nvidia-uvm: a usage count that no node shows.</summary>
     public void RegisterWithUvm(OpenNode uvm, PciAddress gpu)
     {

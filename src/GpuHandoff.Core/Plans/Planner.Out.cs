@@ -153,7 +153,7 @@ public static partial class Planner
         {
             // A detached console that cannot be bound again is lost to a rollback, and it moves by itself when its frame buffer goes
             // (fbcon.c:fbcon_fb_unregistered). So it is detached by hand only where that can be undone, or a module waits for it.
-            if (TextConsole.CanBindAgain(machine) || TextConsole.Holds(machine, goal.Gpus))
+            if (TextConsole.CanBindAgain(machine) || TextConsole.Holds(machine, goal.Gpus) || firmware is not [])
                 phases.Add("console", new DetachConsole(console.Name, Addresses(goal), [.. firmware.Select(d => d.Device)]));
             else
                 notes.Add($"the text console leaves with the frame buffer of {string.Join(", ", cards.Select(c => c.Slot()))}: this kernel could not bind it again by hand, because no system console driver is left (usual after a boot in VGA text mode)");

@@ -48,7 +48,7 @@ static class Binding
     /// </summary>
     static void Unbind(PciAddress function, string driver, IKernel kernel, Limits limits)
     {
-        var until = kernel.Uptime + _patience;
+        var until = kernel.Uptime + (driver == Owner.Vfio ? _patienceWithVms : _patience);
         while (true)
         {
             var (busy, look) = Holders.BeforeUnbind(function, driver, kernel);
@@ -72,6 +72,9 @@ static class Binding
 
     // A poller's moment.
     static readonly TimeSpan _patience = TimeSpan.FromSeconds(3);
+
+    // A VM that is just ending, maybe another one: its memory is unpinned and its devices are reset when no process shows them any more.
+    static readonly TimeSpan _patienceWithVms = TimeSpan.FromSeconds(30);
     static readonly TimeSpan _between = TimeSpan.FromMilliseconds(50);
 
     /// <summary>

@@ -1,8 +1,10 @@
 using System.Collections.Immutable;
+using System.Globalization;
 using System.Text.Json.Serialization;
 using GpuHandoff.Goals;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
+using GpuHandoff.Survey;
 
 namespace GpuHandoff.Steps;
 
@@ -24,11 +26,16 @@ public sealed record RemoveNodes(ImmutableArray<NamedNode> Nodes) : Step
         : new MakeNodes([.. Nodes.Where(n => Own.All(o => o.Before != n))]) { Own = Own };
 
     public override Position Look(IKernel kernel) =>
-        Nodes.Any(n => kernel.NodeAt(new(n.Path)) is not null) ? Position.OnTheWay : Position.There;
+        Today(kernel).Any(path => kernel.NodeAt(new(path)) is not null) ? Position.OnTheWay : Position.There;
 
     public override void Run(IKernel kernel, Limits limits)
     {
-        foreach (var node in Nodes)
-            kernel.RemoveNode(new(node.Path));
+        foreach (var path in Today(kernel).Order(StringComparer.Ordinal))
+            kernel.RemoveNode(new(path));
     }
+
+    // A GPU's own node by the number that it has now: the one that it had before may be another GPU's by this time.
+    IEnumerable<string> Today(IKernel kernel) => Own.IsDefault ? Nodes.Select(n => n.Path)
+        : Nodes.Where(n => Own.All(o => o.Before != n)).Select(n => n.Path)
+            .Concat(Own.SelectMany(o => Surveyor.NvidiaNodeOf(o.Gpu, kernel)).Select(number => $"/dev/nvidia{number.Item2.ToString(CultureInfo.InvariantCulture)}"));
 }

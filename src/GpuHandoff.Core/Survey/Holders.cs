@@ -61,6 +61,7 @@ public static class Holders
         // A look that was given up may still write: what it found by now counts, and no more.
         var seen = pids.Select((_, i) => unseen.Contains(i) ? [] : open[i] ?? []).ToArray();
         var found = users.Where((_, i) => !unseen.Contains(i)).OfType<GpuUser[]>().SelectMany(u => u).ToList();
+        counted = [.. counted.Select(c => c.Hidden(seen) > 0 ? c.Explain(pids, kernel) : c)];
         if (counted.Any(c => c.Hidden(seen) > 0) || StackIsUnexplained(machine, found))
             found.AddRange(InThreads(pids, seen, ours, wanted, names, kernel));
         return machine with
@@ -139,7 +140,9 @@ public static class Holders
         {
             var stack = loaded.Where(m => NvidiaStack.Has(m.Name)).ToList();
             var look = kernel.List(Idleness.Interrupts(function)) is []
-                ? new LastLook(Idleness.Interrupts(function), [])
+                // A first open takes the module before the interrupts, and may wake the GPU in between (nv.c:nv_open_device, nv_start_device):
+                // so the counts must not have grown, either.
+                ? new LastLook(Idleness.Interrupts(function), [.. stack.Where(m => m.RefCount is not null).Select(m => new ModuleUsers(m.Name, m.Users()))])
                 : new LastLook(null, [.. stack.Select(m => new ModuleUsers(m.Name, 0))]);
             return (stack.Count > 0 && Idleness.AreUnused(stack) ? null : FirstOf([function], kernel) is { } user ? $"{user} has it open" : null, look);
         }
@@ -152,6 +155,9 @@ public static class Holders
     /// <summary>Who or what keeps the function's nodes open, in words; null: all that is counted is explained by other functions' users.</summary>
     static string? Holder(PciAddress function, List<DriverCount> counts, IKernel kernel)
     {
+        // Whatever the tables of descriptors show: a duplicate of another card's may stand for one that is in no table.
+        if (Substreams.OwnersOf(function, kernel) is [var owner, ..])
+            return $"process {owner.ToString(CultureInfo.InvariantCulture)} has a substream or a timer of its sound card open";
         var mine = Surveyor.NodesOf(function, kernel).Select(n => Number(n.Node)).ToHashSet();
         var groups = counts.Exists(c => c.Driver == Owner.Vfio) ? VfioNodes(kernel) : [];
         var wanted = counts.SelectMany(c => c.Numbers).Concat(mine).Concat(groups.Keys).ToHashSet();
@@ -174,7 +180,7 @@ public static class Holders
         // A driver that is part of the kernel, or one whose module nothing counts: there is no other proof.
         if (counts is [] && mine.Count > 0 && unseen.Count > 0)
             return $"process {string.Join(", ", unseen.Order().Take(3).Select(i => pids[i]))} could not be looked at, and no count of {function}'s driver shows whether it has it open";
-        foreach (var count in counts)
+        foreach (var count in counts.Select(c => c.Driver != Owner.Vfio && c.Hidden(seen) > 0 ? c.Explain(pids, kernel) : c))
         {
             var hidden = count.Driver == Owner.Vfio ? count.Users - shown.Where((_, i) => !unseen.Contains(i)).Sum() : count.Hidden(seen);
             if (hidden <= 0)
@@ -315,6 +321,7 @@ public static class Holders
     {
         // A process may map 65,530 files by default (vm.max_map_count), and each one under another name: what is remembered is bounded.
         const int MostKnown = 20_000;
+        const int LongestKnown = 256;
 
         readonly ConcurrentDictionary<string, DeviceNode?> _known = new(StringComparer.Ordinal);
 
@@ -333,7 +340,7 @@ public static class Holders
                 {
                     node = kernel.NodeAt(process / "map_files" / mapped.Range());
                     node = node is not null && wanted.Contains(Number(node)) ? node : null;
-                    if (_known.Count < MostKnown)
+                    if (_known.Count < MostKnown && mapped.File.Length <= LongestKnown)
                         known[mapped.File] = node;
                 }
                 if (node is not null && found?.Exists(f => Number(f.Node) == Number(node)) != true)

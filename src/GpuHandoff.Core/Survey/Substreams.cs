@@ -31,6 +31,24 @@ public static class Substreams
         return null;
     }
 
+    // G0: system timer : 4000.000us (10000000 ticks)
+    // P1-3-0: PCM playback 1-3-0 : SLAVE
+    //   Client application 4211 : running
+    /// <summary>The processes that have a timer of a sound card open (sound/core/timer.c:snd_timer_proc_read).</summary>
+    /// <param name="card">As sysfs names it: <c>card1</c>.</param>
+    public static IEnumerable<int> TimerClients(string timers, string card)
+    {
+        var isOurs = false;
+        foreach (var line in timers.Split('\n'))
+        {
+            if (!line.StartsWith(' '))
+                isOurs = line.StartsWith($"P{card["card".Length..]}-", StringComparison.Ordinal) || line.StartsWith($"C{card["card".Length..]}-", StringComparison.Ordinal);
+            else if (isOurs && line.Trim().Split(' ') is ["Client", "application", var number, ..]
+                && int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
+                yield return pid;
+        }
+    }
+
     /// <summary>
     /// The owners of the substreams of a function's sound cards. Read where a count is not explained, to name a process: each of these
     /// files takes a lock of the sound card's.
@@ -39,6 +57,10 @@ public static class Substreams
     {
         try
         {
+            var cards = kernel.List(Sys.Function(function) / "sound");
+            if (cards.Count == 0)
+                return [];
+            var timers = kernel.ReadSlow(Sys.Proc / "asound/timers", _budget) ?? "";
             var owners = from card in kernel.List(Sys.Function(function) / "sound")
                          let folder = Sys.Proc / "asound" / card
                          from pcm in kernel.List(folder)
@@ -48,7 +70,7 @@ public static class Substreams
                          let owner = Parse(kernel.ReadSlow(folder / pcm / substream / "status", _budget) ?? "")
                          where owner is not null
                          select owner.Value;
-            return [.. owners.Distinct()];
+            return [.. owners.Concat(cards.SelectMany(card => TimerClients(timers, card))).Distinct()];
         }
         catch (Exception failed) when (failed is KernelRefused or KernelSilent)
         {

@@ -81,10 +81,13 @@ public static class Surveyor
             [
                 .. machine.Gpus.Select(gpu => !wanted.Contains(gpu.Address) || machine.WedgeOf(gpu) is not null || IsUsed(machine, gpu)
                     ? gpu
-                    : gpu with { Functions = [.. gpu.Functions.Select(f => f.Class.IsDisplay() && f.Owner.Driver is null or Owner.Vfio ? f with { IsLost = IsGone(f.Address, kernel) } : f)] }),
+                    : gpu with { Functions = [.. gpu.Functions.Select(f => f.Class.IsDisplay() && f.Owner.Driver is null or Owner.Vfio && !IsVirtual(f.Address, kernel) ? f with { IsLost = IsGone(f.Address, kernel) } : f)] }),
             ],
         };
     }
+
+    // A virtual function's own vendor ID reads as ones by the specification (SR-IOV 3.4.1.1), and sysfs gives it as it reads.
+    static bool IsVirtual(PciAddress function, IKernel kernel) => kernel.Link(Sys.Function(function) / "physfn") is not null;
 
     static bool IsUsed(Machine machine, Gpu gpu)
     {

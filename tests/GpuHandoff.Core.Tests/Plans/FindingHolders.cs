@@ -353,6 +353,49 @@ public class FindingHolders
     public void The_owner_of_a_substream_is_in_its_status(string status, int? owner) => Substreams.Parse(status).ShouldBe(owner);
 
     [Fact]
+    public void A_file_of_proc_asound_that_any_user_may_open_vetoes_nothing_though_it_counts()
+    {
+        foreach (var host in new[] { "single-gpu", "two-identical-gpus" })
+        {
+            var desk = new Desk(Hosts.All.First(h => h.Name == host).Boot());
+            desk.Kernel.OpenSoundInfo(0, desk.Kernel.StartProcess("sleep"));
+            ModuleList.Parse(desk.Kernel.Read(Sys.Proc / "modules")!).First(m => m.Name == "snd_hda_intel").Users().ShouldBe(1);
+            desk.Done(Target.Vfio, "01:00");
+        }
+    }
+
+    [Fact]
+    public void A_duplicate_of_another_sound_cards_descriptor_hides_no_open_substream_of_this_one()
+    {
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).With(Hosts.Card(2)).WithNvidiaDriver(new()).Loading("nvidia", "nvidia_uvm", "snd_hda_intel").Boot());
+        var plan = desk.Planned(Target.Vfio, "01:00");
+        var mine = desk.Kernel.List(Sys.Function(new(0, 1, 0, 1)) / "sound")[0]["card".Length..];
+        var other = desk.Kernel.List(Sys.Function(new(0, 2, 0, 1)) / "sound")[0]["card".Length..];
+        var player = desk.Kernel.StartProcess("player");
+        desk.Kernel.OpenNode($"/dev/snd/pcmC{mine}D3p", player).PutInFlight();
+        desk.Kernel.OpenNode($"/dev/snd/controlC{other}", player).Duplicate();
+        var before = desk.Picture();
+        desk.Run(plan).ShouldBeOfType<Outcome.RolledBack>(desk.Memo.ToString()).Cause!.Reason.ShouldContain($"process {player.Pid} has a substream");
+        desk.Picture().ShouldBe(before);
+    }
+
+    [Fact]
+    public void The_clients_of_a_timer_are_those_below_the_lines_of_its_card()
+    {
+        const string timers = """
+            G0: system timer : 4000.000us (10000000 ticks)
+              Client application 99 : stopped
+            P1-3-0: PCM playback 1-3-0 : SLAVE
+              Client application 4211 : running
+            P10-3-0: PCM playback 10-3-0 : SLAVE
+              Client application 4212 : running
+            """;
+        Substreams.TimerClients(timers, "card1").ShouldBe([4211]);
+        Substreams.TimerClients(timers, "card10").ShouldBe([4212]);
+        Substreams.TimerClients("", "card1").ShouldBeEmpty();
+    }
+
+    [Fact]
     public void A_count_that_another_sound_cards_user_explains_is_no_reason_to_refuse()
     {
         var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).With(Hosts.Card(2)).WithNvidiaDriver(new()).Loading("nvidia", "nvidia_uvm", "snd_hda_intel").Boot());

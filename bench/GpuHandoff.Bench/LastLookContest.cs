@@ -18,8 +18,8 @@ static class LastLookContest
     public const string Title = "## The last look before an unbind";
 
     const int Looks = 20_000;
-    const int Descriptors = 100_000;
-    const int Mappings = 60_000;
+    const int Descriptors = 10_000;
+    const int Mappings = 30_000;
     const nint MappedLength = 4096;
 
     public static string Section()
@@ -83,6 +83,7 @@ static class LastLookContest
                 Nodes = [new("/dev/full", kernel.NodeAt(new("/dev/full"))!)],
                 Modules = [new("nvidia", ModuleState.Loaded, RefCount: 1, [])],
             };
+            _ = Holders.Find(machine, kernel);
             using var zero = File.OpenHandle("/dev/zero");
             // Every second page with another protection, so that the kernel does not join them.
             for (var i = 0; i < Mappings && Map(0, MappedLength, i % 2, 2, zero, 0) is > 0 and var at; i++)
@@ -94,7 +95,12 @@ static class LastLookContest
             }
             catch (IOException)
             {
-                // As many as this machine allows a process.
+                // As many as this machine allows a process, and a few for the search itself.
+                for (var i = 0; i < 200; i++)
+                {
+                    files[^1].Dispose();
+                    files.RemoveAt(files.Count - 1);
+                }
             }
             _ = Holders.Find(machine, kernel);
             GC.Collect();

@@ -30,6 +30,9 @@ public sealed class MemoryLocks(MemoryLocks.Table table, string holder) : ILocks
         public void Drop(string holder) => Held.RemoveAll(held => held.Holder == holder);
 
         public bool IsFree() => Held.Count == 0;
+
+        /// <summary>The locks that a process holds, by their names.</summary>
+        public IReadOnlyList<string> NamesOf(string holder) => [.. Held.Where(held => held.Holder == holder).Select(held => held.Name)];
     }
 
     internal sealed class Held(Table table, string name, bool shared, string holder) : ILock

@@ -81,6 +81,43 @@ public class CrashSweep
         }
     }
 
+    [Theory]
+    [InlineData("nvidia-console", FreeBy.Unload)]
+    [InlineData("nvidia-console-580", FreeBy.Unbind)]
+    [InlineData("single-gpu", FreeBy.Unload)]
+    [InlineData("two-identical-gpus", FreeBy.Unbind)]
+    [InlineData("four-functions", FreeBy.Unbind)]
+    public void A_call_that_is_on_its_way_when_its_run_is_killed_is_made_before_another_run_looks_or_never(string host, FreeBy way)
+    {
+        foreach (var target in new[] { Target.Vfio, Target.Host })
+        {
+            foreach (var isTaken in new[] { true, false })
+            {
+                for (var call = 1; ; call++)
+                {
+                    var (desk, home) = Start(host, target, way);
+                    if (!Mortal.DiesInFlight(desk, desk.Kernel.Calls.Count + call, isTaken, TimeSpan.FromSeconds(4), mortal => Run(desk, mortal, target, way)))
+                    {
+                        call.ShouldBeGreaterThan(5, "a sweep of nothing shows nothing");
+                        break;
+                    }
+                    var told = $"{host} {target} {way}, killed with call {call} on its way ({(isTaken ? "taken" : "not taken")}): {desk.Kernel.Calls[^1]}";
+                    var killed = desk.Kernel.Uptime;
+                    foreach (var ending in desk.Recover())
+                        ending.ShouldBeOfType<Ending.Ran>($"{told}\n{desk.Memo}").Outcome.ShouldBeOfType<Outcome.Done>($"{told}\n{desk.Memo}");
+                    (desk.Kernel.Uptime - killed).ShouldBeGreaterThan(TimeSpan.FromSeconds(3), $"the helper was not waited for\n{told}");
+                    desk.Ledger.Unfinished().ShouldBeEmpty(told);
+                    if (desk.Picture() != home)
+                        desk.Planned(Target.Vfio, FaultSweep.Gpu(desk), FaultSweep.Of(way)).IsEmpty().ShouldBeTrue($"neither home nor handed over\n{told}\n{desk.Memo}");
+                    desk.Kernel.Pause(TimeSpan.FromMinutes(1));
+                    if (desk.Picture() != home)
+                        desk.Planned(Target.Vfio, FaultSweep.Gpu(desk), FaultSweep.Of(way)).IsEmpty().ShouldBeTrue($"something was made afterwards\n{told}");
+                    desk.Kernel.Hazards.ShouldBeEmpty(told);
+                }
+            }
+        }
+    }
+
     [Fact]
     public void A_module_that_the_killed_run_has_on_its_way_is_waited_for() =>
         EveryCrash("single-gpu", Target.Vfio, FreeBy.Unload, (desk, home, told) =>

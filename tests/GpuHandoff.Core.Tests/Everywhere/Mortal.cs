@@ -1,5 +1,6 @@
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
+using GpuHandoff.Simulation;
 
 namespace GpuHandoff.Core.Tests.Everywhere;
 
@@ -33,6 +34,69 @@ sealed class Mortal : IKernel
             throw new Killed();
         });
         return Dies(desk, mortal, act);
+    }
+
+    /// <summary>
+    /// Runs until a call of a certain number, at which it dies with that call on its way: its helper process lives on for a while,
+    /// holds the locks as the real one does, and makes the call late. Not yet taken, the helper drops the call instead.
+    /// </summary>
+    public static bool DiesInFlight(Desk desk, int call, bool isTaken, TimeSpan late, Action<Mortal> act)
+    {
+        const string helpers = "667 gpu-handoff --hand";
+        var mortal = new Mortal(desk, int.MaxValue);
+        IReadOnlyList<string> held = [];
+        desk.Kernel.Faults.Before(call, kernel =>
+        {
+            var text = kernel.Calls[^1];
+            held = [.. desk.Locks.NamesOf("666 gpu-handoff").Where(name => name.StartsWith("gpu-", StringComparison.Ordinal))];
+            kernel.Later(late, () =>
+            {
+                if (isTaken)
+                    kernel.Elsewhere(helper => Make(text, helper));
+                desk.Locks.Drop(helpers);
+            });
+            mortal.IsDead = true;
+            throw new Killed();
+        });
+        try
+        {
+            act(mortal);
+        }
+        catch (Killed)
+        {
+            // As it should be.
+        }
+        desk.Ledger.Before = null;
+        desk.Locks.Drop("666 gpu-handoff");
+        // What the helper holds of the run's locks outlives it (Linux/FileLocks.cs).
+        foreach (var name in held)
+            new MemoryLocks(desk.Locks, helpers).Try(name, shared: false).ShouldNotBeNull();
+        return mortal.IsDead;
+    }
+
+    /// <summary>write "0" /sys/…, modprobe nvidia a=b, rmmod nvidia; nodes and signals are made by the run itself, and die with it.</summary>
+    static void Make(string call, IKernel helper)
+    {
+        var budget = TimeSpan.FromSeconds(60);
+        try
+        {
+            switch (call.Split(' '))
+            {
+                case ["write", ..]:
+                    helper.Write(new(call[(call.LastIndexOf(' ') + 1)..]), call[(call.IndexOf('"') + 1)..call.LastIndexOf('"')].Replace("\\n", "\n"), budget);
+                    break;
+                case ["modprobe", var module, .. var parameters]:
+                    helper.LoadModule(module, parameters, budget);
+                    break;
+                case ["rmmod", var module]:
+                    helper.UnloadModule(module, budget);
+                    break;
+            }
+        }
+        catch (KernelRefused)
+        {
+            // Nobody hears the answer.
+        }
     }
 
     static bool Dies(Desk desk, Mortal mortal, Action<Mortal> act)

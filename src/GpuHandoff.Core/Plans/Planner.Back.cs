@@ -139,8 +139,8 @@ public static partial class Planner
             // A node of a module that stays away would lead nowhere.
             .Where(n => !phases.IsEmpty() || !n.Path.StartsWith("/dev/nvidia-uvm", StringComparison.Ordinal) || machine.Module("nvidia_uvm").IsThere())
             .Where(n => machine.Nodes.All(now => !IsThere(n, now, phases.IsEmpty())))
-            // A GPU's own node has the number that the GPU gets when it comes: see below, and another run for another GPU.
-            .Where(n => !machine.Homes.Any(h => n.Path == $"/dev/nvidia{h.Minor}" && (IsAway(machine, h.Gpu) || homes.Contains(h)))).ToImmutableArray();
+            // That of another GPU that is away comes back with it.
+            .Where(n => !machine.Homes.Any(h => n.Path == $"/dev/nvidia{h.Minor}" && IsAway(machine, h.Gpu) && !homes.Contains(h))).ToImmutableArray();
         ImmutableArray<OwnNode> own =
         [
             .. from home in homes

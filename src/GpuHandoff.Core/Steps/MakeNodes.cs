@@ -26,14 +26,14 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
 
     public override Step Undo() => new RemoveNodes(All()) { Own = Own };
 
-    ImmutableArray<NamedNode> All() => Own.IsDefault ? Nodes : [.. Nodes, .. Own.Select(o => o.Before)];
+    ImmutableArray<NamedNode> All() => Own.IsDefault ? Nodes : [.. Nodes.Union(Own.Select(o => o.Before))];
 
     public override Position Look(IKernel kernel) =>
         Today(kernel).All(n => kernel.NodeAt(new(n.Path))?.IsSameDevice(n.Node) == true) ? Position.There : Position.OnTheWay;
 
     public override void Run(IKernel kernel, Limits limits)
     {
-        foreach (var (path, node) in Today(kernel).OrderBy(n => n.Path, StringComparer.Ordinal))
+        foreach (var (path, node) in Today(kernel).DistinctBy(n => n.Path).OrderBy(n => n.Path, StringComparer.Ordinal))
         {
             var now = kernel.NodeAt(new(path));
             if (now == node)

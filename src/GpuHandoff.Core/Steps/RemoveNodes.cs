@@ -22,8 +22,7 @@ public sealed record RemoveNodes(ImmutableArray<NamedNode> Nodes) : Step
         ? $"remove the node {only.Path}"
         : $"remove {Nodes.Length} nodes of the driver ({string.Join(", ", Nodes.Select(n => n.Path))})";
 
-    public override Step Undo() => Own.IsDefault ? new MakeNodes(Nodes)
-        : new MakeNodes([.. Nodes.Where(n => Own.All(o => o.Before != n))]) { Own = Own };
+    public override Step Undo() => new MakeNodes(Nodes) { Own = Own };
 
     public override Position Look(IKernel kernel) =>
         Today(kernel).Any(path => kernel.NodeAt(new(path)) is not null) ? Position.OnTheWay : Position.There;
@@ -34,8 +33,19 @@ public sealed record RemoveNodes(ImmutableArray<NamedNode> Nodes) : Step
             kernel.RemoveNode(new(path));
     }
 
-    // A GPU's own node by the number that it has now: the one that it had before may be another GPU's by this time.
-    IEnumerable<string> Today(IKernel kernel) => Own.IsDefault ? Nodes.Select(n => n.Path)
-        : Nodes.Where(n => Own.All(o => o.Before != n)).Select(n => n.Path)
-            .Concat(Own.SelectMany(o => Surveyor.NvidiaNodeOf(o.Gpu, kernel)).Select(number => $"/dev/nvidia{number.Item2.ToString(CultureInfo.InvariantCulture)}"));
+    // A GPU's own node by the number that it has now, too: the one that it had before may be another GPU's by this time, and stays then.
+    IEnumerable<string> Today(IKernel kernel)
+    {
+        if (Own.IsDefault)
+            return Nodes.Select(n => n.Path);
+        var others = (from name in kernel.List(Sys.Driver("nvidia"))
+                      where PciAddress.TryParse(name, out var gpu) && Own.All(o => o.Gpu != gpu)
+                      let address = PciAddress.TryParse(name, out var parsed) ? parsed : default
+                      from number in Surveyor.NvidiaNodeOf(address, kernel)
+                      select PathOf(number)).ToList();
+        return Nodes.Select(n => n.Path).Except(others)
+            .Union(Own.SelectMany(o => Surveyor.NvidiaNodeOf(o.Gpu, kernel)).Select(PathOf));
+    }
+
+    static string PathOf((uint Major, uint Minor) number) => $"/dev/nvidia{number.Minor.ToString(CultureInfo.InvariantCulture)}";
 }

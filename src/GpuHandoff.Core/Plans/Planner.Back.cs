@@ -152,7 +152,11 @@ public static partial class Planner
                select new OwnNode(home.Gpu, node),
         ];
         if ((nodes is not [] || own is not []) && (toNvidia is not [] || machine.Module("nvidia").IsThere()))
-            phases.Add("nodes", new MakeNodes(nodes) { Own = own is [] ? default : own });
+            phases.Add("nodes", new MakeNodes(nodes)
+            {
+                Own = own is [] ? default : own,
+                Kept = own is [] ? default : [.. machine.Nodes.Select(n => n.Path).Where(path => path.StartsWith("/dev/nvidia", StringComparison.Ordinal) && char.IsAsciiDigit(path[^1]))],
+            });
 
         ImmutableArray<PciAddress> forget =
             [

@@ -20,11 +20,15 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public ImmutableArray<OwnNode> Own { get; init; }
 
+    /// <summary>GPUs' own nodes that were there when the plan was made: an undo leaves them.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public ImmutableArray<string> Kept { get; init; }
+
     public override string Say() => All() is [var only]
         ? $"make the node {only.Path} again"
         : $"make {All().Length} nodes of the driver again ({string.Join(", ", All().Select(n => n.Path).Order(StringComparer.Ordinal))})";
 
-    public override Step Undo() => new RemoveNodes(All()) { Own = Own };
+    public override Step Undo() => new RemoveNodes(All()) { Own = Own, Kept = Kept };
 
     ImmutableArray<NamedNode> All() => Own.IsDefault ? Nodes : [.. Nodes.Union(Own.Select(o => o.Before))];
 

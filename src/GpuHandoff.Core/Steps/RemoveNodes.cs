@@ -18,6 +18,10 @@ public sealed record RemoveNodes(ImmutableArray<NamedNode> Nodes) : Step
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public ImmutableArray<OwnNode> Own { get; init; }
 
+    /// <summary>Nodes that were there before the step that this undoes.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public ImmutableArray<string> Kept { get; init; }
+
     public override string Say() => Nodes is [var only]
         ? $"remove the node {only.Path}"
         : $"remove {Nodes.Length} nodes of the driver ({string.Join(", ", Nodes.Select(n => n.Path))})";
@@ -33,19 +37,9 @@ public sealed record RemoveNodes(ImmutableArray<NamedNode> Nodes) : Step
             kernel.RemoveNode(new(path));
     }
 
-    // A GPU's own node by the number that it has now, too: the one that it had before may be another GPU's by this time, and stays then.
-    IEnumerable<string> Today(IKernel kernel)
-    {
-        if (Own.IsDefault)
-            return Nodes.Select(n => n.Path);
-        var others = (from name in kernel.List(Sys.Driver("nvidia"))
-                      where PciAddress.TryParse(name, out var gpu) && Own.All(o => o.Gpu != gpu)
-                      let address = PciAddress.TryParse(name, out var parsed) ? parsed : default
-                      from number in Surveyor.NvidiaNodeOf(address, kernel)
-                      select PathOf(number)).ToList();
-        return Nodes.Select(n => n.Path).Except(others)
-            .Union(Own.SelectMany(o => Surveyor.NvidiaNodeOf(o.Gpu, kernel)).Select(PathOf));
-    }
+    // A GPU's own node by the number that it has now, too, where that was not there before. No other GPU is asked: one may be stuck.
+    IEnumerable<string> Today(IKernel kernel) => Own.IsDefault ? Nodes.Select(n => n.Path)
+        : Nodes.Select(n => n.Path).Union(Own.SelectMany(o => Surveyor.NvidiaNodeOf(o.Gpu, kernel)).Select(PathOf).Except(Kept.IsDefault ? [] : Kept));
 
     static string PathOf((uint Major, uint Minor) number) => $"/dev/nvidia{number.Minor.ToString(CultureInfo.InvariantCulture)}";
 }

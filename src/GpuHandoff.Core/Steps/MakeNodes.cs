@@ -28,7 +28,7 @@ public sealed record MakeNodes(ImmutableArray<NamedNode> Nodes) : Step
         ? $"make the node {only.Path} again"
         : $"make {All().Length} nodes of the driver again ({string.Join(", ", All().Select(n => n.Path).Order(StringComparer.Ordinal))})";
 
-    public override Step Undo() => new RemoveNodes(All()) { Own = Own, Kept = Kept };
+    public override Step Undo() => new RemoveNodes([.. All().Where(n => Kept.IsDefault || !Kept.Contains(n.Path))]) { Own = Own, Kept = Kept };
 
     ImmutableArray<NamedNode> All() => Own.IsDefault ? Nodes : [.. Nodes.Union(Own.Select(o => o.Before))];
 

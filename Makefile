@@ -6,7 +6,7 @@ UNIT     := tests/GpuHandoff.Core.Tests tests/GpuHandoff.Linux.Tests tests/GpuHa
 SOURCES   = $(shell find src -name '*.cs' -o -name '*.csproj' -o -name '*.txt') Directory.Build.props Directory.Packages.props src/Directory.Build.props
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit format lab soak reliability bench bench-holders publish install uninstall clean
+.PHONY: help build demo test unit format lab soak reliability bench bench-holders bench-last-look publish install uninstall clean
 
 help:		## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench: build publish	## Measure in the lab and write docs/performance.md
 
 bench-holders: build	## Measure the search for a GPU's users alone, on this machine
 	$(DOTNET) run --project bench/GpuHandoff.Bench --no-build -- holders
+
+bench-last-look: build	## Measure the last look before an unbind and the memory of a search, on this machine
+	$(DOTNET) run --project bench/GpuHandoff.Bench --no-build -- last-look
 
 publish: $(BINARY)	## Make the one native binary that a host needs
 $(BINARY): $(SOURCES) packaging/publish

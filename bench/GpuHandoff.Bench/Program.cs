@@ -145,7 +145,7 @@ static class Program
 
             """);
 
-        text.Append('\n').Append(HoldersContest.Section());
+        text.Append('\n').Append(LastLookContest.Section()).Append('\n').Append(HoldersContest.Section());
         File.WriteAllText(Page, text.ToString());
         Console.Out.Write(text);
 

@@ -15,7 +15,7 @@ public sealed class Output
 
     /// <summary>
     /// A pipe that can be written has room for a page (fs/pipe.c:pipe_poll, pipe_full), and a write of no more than that does not
-    /// wait there; a longer one does, until somebody reads.
+    /// wait there; a longer one does, until the reader reads.
     /// </summary>
     const int SurelyFits = 4096;
 

@@ -139,7 +139,7 @@ sealed class RootFolder(string path)
         BufferSize = 0,
     });
 
-    /// <summary>Puts a whole file in the place of another: whoever reads meanwhile finds the one or the other, and never none or a half.</summary>
+    /// <summary>Puts a whole file in the place of another: a reader meanwhile finds the one or the other, and never none or a half.</summary>
     /// <param name="toDisk">Before this returns; else the kernel chooses when, as it does for any file.</param>
     public void Replace(string path, Action<Stream> write, bool toDisk = true)
     {

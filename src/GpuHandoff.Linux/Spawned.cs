@@ -68,7 +68,7 @@ sealed class Spawned : IDisposable
         // the others the hand ignores, and a container started so would not hear them, either.
         Span<byte> signals = stackalloc byte[SignalSetSize];
         // For programs of others all of them: what our caller ignores (SIGQUIT in a script's background) is none of their business. The two
-        // that nobody can ignore are refused silently (posix_spawnattr_setsigdefault(3)).
+        // that no process can ignore are refused silently (posix_spawnattr_setsigdefault(3)).
         for (var signal = 1; signal < FirstRealTimeSignal; signal++)
         {
             if (environment is not null || signal == Libc.ChildEnded)

@@ -158,7 +158,7 @@ sealed class ProcTree(SimulatedKernel kernel)
             + $"\nGid:\t{process.User}\t{process.User}\t{process.User}\t{process.User}")),
     ];
 
-    /// <summary>sound/core/pcm.c:snd_pcm_substream_proc_status_read: whoever opened the substream, through whichever table.</summary>
+    /// <summary>sound/core/pcm.c:snd_pcm_substream_proc_status_read: the process that opened the substream, through whichever table.</summary>
     string Substream(uint card) => kernel.Processes.Running
         .FirstOrDefault(process => process.Open.Any(file => !file.IsOnlyAPath && file.Node is { Major: 116 } node && node.Minor == card * 32 + 16)) is { } owner
             ? $"state: RUNNING\nowner_pid   : {owner.Pid}\ntrigger_time: 4211.000000000\ntstamp      : 0.000000000"

@@ -13,5 +13,5 @@ sealed class NoAnswer : Exception;
 /// <summary>The last look before a write shows a user: the write is not made.</summary>
 sealed class InUse(string what) : Exception(what);
 
-/// <summary>A look that does not end; whoever makes several at a time gives it up.</summary>
+/// <summary>A look that does not end; the caller that makes several at a time gives it up.</summary>
 sealed class DoesNotEnd : Exception;

@@ -84,7 +84,7 @@ public sealed partial class SimulatedKernel
         return unit;
     }
 
-    /// <summary>A process below a unit's main one: its work, or a job that it runs for somebody (cron's, at's, slurm's).</summary>
+    /// <summary>A process below a unit's main one: its work, or a job that it runs for a user (cron's, at's, slurm's).</summary>
     /// <param name="user">Whose; null: the unit's own account.</param>
     public SimulatedProcess StartBelow(SimulatedUnit unit, string name, uint? user, params IReadOnlyList<string> nodes)
     {
@@ -102,7 +102,7 @@ public sealed partial class SimulatedKernel
     {
         Files.Write($"/run/systemd/sessions/{id}", $"# This is private data. Do not parse.\nUID={user}\nACTIVE=1\nTYPE={type}\nCLASS=user\n"
             + $"SCOPE=session-{id}.scope\nSERVICE={service}\n");
-        // Its pipe: whoever reads it waits for the other end.
+        // Its pipe: a reader waits for the other end.
         Files.Write($"/run/systemd/sessions/{id}.ref", "");
     }
 
@@ -130,7 +130,7 @@ public sealed partial class SimulatedKernel
         return target;
     }
 
-    /// <summary>PID 1 answers nobody: systemctl waits until it is killed, which costs its whole budget each time.</summary>
+    /// <summary>PID 1 does not answer: systemctl waits until it is killed, which costs its whole budget each time.</summary>
     public IDisposable HangSystemctl() => HangProgram(Kernel.Programs.Systemctl);
 
     /// <summary>A program waits for a daemon that does not answer, until it is killed; until disposed.</summary>

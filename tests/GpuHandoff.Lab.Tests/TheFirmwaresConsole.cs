@@ -79,16 +79,16 @@ public sealed class TheFirmwaresConsole
             var waited = 0;
             foreach (var step in new[] { "… load vfio_pci", "… take the text console", "… take the text console", "… take the text console", $"… {card}: bochs-drm" })
             {
-                vm.Run("[ ! -e /sys/module/vfio_pci ] || rmmod vfio_pci").Ok();
+                vm.Run("rm -f /run/recover; [ ! -e /sys/module/vfio_pci ] || rmmod vfio_pci").Ok();
                 KilledRun.At(host, step, $"to_vfio --gpu {card}", "read -r h rest < /proc/$p/task/$p/children; kill -STOP $h; echo $h > /run/stopped");
                 var recover = vm.Start("gpu-handoff recover > /run/recover 2>&1; code=$?; echo ended >> /run/recover; exit $code");
                 // Where the run was complete by then there is nothing to wait for.
-                if (vm.Run("for i in $(seq 1000); do grep -q ended /run/recover && exit 1; ! grep -q 'waiting for.*--hand' /run/recover || exit 0; sleep 0.1; done; exit 2").ExitCode == 0)
+                if (vm.Run("""bash -c 'grep -m 1 -E "^ended|waiting for.*--hand" < <(exec tail -n +1 -F /run/recover 2> /dev/null); kill $!'""").Text.Contains("--hand"))
                     waited++;
                 vm.Run("kill -CONT $(cat /run/stopped)").Ok();
                 recover.Wait(TimeSpan.FromMinutes(2)).ExitCode.ShouldBe(0, vm.Run("cat /run/recover").Text);
                 // The vtconsole itself, when the killed run's helper is gone for sure.
-                vm.Run("for i in $(seq 600); do [ -e /proc/$(cat /run/stopped) ] || exit 0; sleep 0.1; done; exit 1").Ok();
+                vm.Run("tail --pid=$(cat /run/stopped) -f /dev/null").Ok();
                 var picture = host.Picture();
                 picture.ShouldContain(picture.Contains("driver=vfio-pci") ? "console (S) dummy device bound=1" : "console (M) frame buffer device bound=1",
                     customMessage: $"killed at {step}");

@@ -77,7 +77,7 @@ public sealed class VanishingRecords : IDisposable
     [MemberData(nameof(Looks))]
     public void What_may_not_be_read_is_trouble_still(string look)
     {
-        // A folder in a file's place is passed over, and a link that leads to itself can be opened by nobody (ELOOP).
+        // A folder in a file's place is passed over, and a link that leads to itself cannot be opened at all (ELOOP).
         foreach (var (folder, name) in new[]
         {
             ("state", $"home-{_gpu}.json"), ("state", $"lease-{_gpu}.json"), ("state", $"journal-{_gpu}"),
@@ -100,7 +100,7 @@ public sealed class VanishingRecords : IDisposable
     }
 
     [Fact]
-    public async Task Whoever_looks_while_another_run_works_meets_no_trouble_and_never_half_a_journal_or_none()
+    public async Task A_reader_while_another_run_works_meets_no_trouble_and_never_half_a_journal_or_none()
     {
         const int rounds = 300;
         Ledger.Open(_plan).Dispose();

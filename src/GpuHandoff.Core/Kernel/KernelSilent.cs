@@ -3,7 +3,7 @@ namespace GpuHandoff.Kernel;
 /// <summary>
 /// A call that may hold a GPU has not returned within its budget: a sysfs write, a module on its way in or out, a read of the
 /// GPU. It cannot be cancelled: the kernel may hold the device's lock for as long as it likes, so no run may touch that device
-/// until it answers or the machine is booted anew.
+/// until it answers or the machine is booted again.
 /// </summary>
 /// <remarks>
 /// Only such a call. A program that hangs is a <see cref="ProgramSilent"/>, a helper process that does not answer a

@@ -116,7 +116,7 @@ public sealed record Machine(string BootId, string Release)
     public Wedge? WedgeOf(Gpu gpu) => Wedges.FirstOrDefault(w => w.Gpu.SharesSlotWith(gpu.Address));
 
     /// <summary>
-    /// Whether a login is graphical, by who opened it, and a card's screen is its: somebody in it has DRM's primary node, or is
+    /// Whether a login is graphical, by who opened it, and a card's screen is its: a process in it has DRM's primary node, or is
     /// X. What runs below the user's own manager (GNOME's shell, a game) goes with that login; one by ssh stays.
     /// </summary>
     /// <param name="session">As <see cref="Belonging.Session"/>.</param>

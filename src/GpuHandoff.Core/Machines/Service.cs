@@ -25,7 +25,7 @@ public sealed record Service(string Name, int MainPid, uint? MainUser, string Ki
     {
         _ when pid == MainPid => Share.Main,
         _ when !EndsAll() || Type == "oneshot" || TriggeredBy.Any(IsSchedule) => Share.Job,
-        // ollama's runner, jellyfin's ffmpeg. One that runs as another account is somebody's job, and without a main process
+        // ollama's runner, jellyfin's ffmpeg. One that runs as another account is another user's job, and without a main process
         // there is nothing to tell them by.
         { MainPid: > 0, MainUser: { } main } when user == main => Share.Work,
         _ => Share.Job,

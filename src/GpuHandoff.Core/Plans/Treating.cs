@@ -34,7 +34,7 @@ static class Treating
             _ => policy.Processes == Treatment.Refuse ? Treatment.Refuse : Treatment.Stop,
         };
 
-    /// <summary>By the unit first: MPS in somebody's job (training.service) is that job's.</summary>
+    /// <summary>By the unit first: MPS in a job (training.service) is that job's.</summary>
     public static bool IsNvidias(GpuUser user) => user.Of.Unit switch
     {
         null => IsMps(user),

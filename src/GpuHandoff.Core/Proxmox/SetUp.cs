@@ -20,7 +20,7 @@ public sealed record SetUpWish(int Vm, string? Gpu = null, string? Mapping = nul
 /// completes and a detach takes back. The journal of a hand-over would be recovered as one.
 /// </param>
 /// <param name="program">The installed program, by its absolute path.</param>
-/// <param name="footprint">Where what it changes is noted; null: nobody asks.</param>
+/// <param name="footprint">Where what it changes is noted; null: the caller does not ask.</param>
 public sealed class SetUp(
     IKernel kernel, ILedger ledger, ILedger diary, IAttachments records, ILocks locks, IWitness witness, string program, Footprint? footprint = null)
 {

@@ -12,7 +12,7 @@ namespace GpuHandoff.Runs;
 /// does not return undoes nothing, because the kernel holds that device's lock and the undo would hang behind it. Once only
 /// steps that may fail are left, the GPU is where it shall be, and nothing that becomes of them moves it again.
 /// </summary>
-/// <param name="footprint">Where its changes are noted; null: nobody asks.</param>
+/// <param name="footprint">Where its changes are noted; null: the caller does not ask.</param>
 public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, Limits limits, Footprint? footprint = null)
 {
     readonly AskedOnce _kernel = new(kernel, limits);

@@ -79,7 +79,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
     void BringBack(ImmutableArray<PciAddress> missing)
     {
         witness.Waits($"{string.Join(", ", missing)} left the bus in the middle of a reset: the bus is scanned anew");
-        footprint.Add("scan the PCI bus anew");
+        footprint.Add("scan the PCI bus again");
         try
         {
             kernel.Write(Sys.Pci / "rescan", "1", policy.Limits().Reset);

@@ -105,7 +105,7 @@ public sealed class Turn(IKernel kernel, ILedger ledger, ILocks locks, IWitness 
     {
         try
         {
-            // Before any lock: the helper process that hangs in the call has the card's, and nobody shall wait for that.
+            // Before any lock: the helper process that hangs in the call has the card's, and no run may wait for that.
             if (_marks.Wedged(errand.Gpus, errand.Target) is { } stuck)
                 return errand.Waits ? new Ending.Refused(stuck) : null;
             if (_marks.Damaged(errand.Gpus) is { } damaged)

@@ -134,7 +134,7 @@ public static class Holders
     /// </returns>
     public static (string? Busy, LastLook Look) BeforeUnbind(PciAddress function, string driver, IKernel kernel)
     {
-        // The counts first, and then those who explain them: whoever comes in between is one too many at the write.
+        // The counts first, and then those who explain them: a user that comes in between is one too many at the write.
         var loaded = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "");
         if (driver == "nvidia")
         {

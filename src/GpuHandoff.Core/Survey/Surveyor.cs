@@ -71,7 +71,7 @@ public static class Surveyor
     /// config space disturbs nothing: it wakes a function that sleeps (pci-sysfs.c:pci_config_pm_runtime_get), so not under a driver
     /// of the host, which would notice that itself, and not under a VM.
     /// </summary>
-    /// <exception cref="KernelSilent">The read waits for a reset that somebody else has begun.</exception>
+    /// <exception cref="KernelSilent">The read waits for a reset that another program has begun.</exception>
     public static Machine WithLost(Machine machine, IEnumerable<PciAddress> gpus, IKernel kernel)
     {
         var wanted = gpus.ToHashSet();

@@ -183,7 +183,7 @@ enum HolderKind
     Kernel,
     Vm,
 
-    /// <summary>Somebody unprivileged who passes for another (<see cref="Everywhere.Impostor"/>), on a host with those whom he passes for.</summary>
+    /// <summary>An unprivileged process that passes for another (<see cref="Everywhere.Impostor"/>), on a host that has the real ones, too.</summary>
     Impostor,
 
     /// <summary>A process that cannot be looked at, and has nothing of the card open.</summary>
@@ -233,7 +233,7 @@ enum MishapKind
     /// <summary>A poller opens the card's sound device.</summary>
     Listen,
 
-    /// <summary>Somebody opens the card right before a look (<c>Call</c> counts looks here), through a node of a container's.</summary>
+    /// <summary>A process opens the card right before a look (<c>Call</c> counts looks here), through a node of a container's.</summary>
     VisitLook,
 
     /// <summary>The same with the sound device, through a descriptor that no table shows.</summary>
@@ -242,7 +242,7 @@ enum MishapKind
     /// <summary>The same with a VM, if the card is on vfio-pci.</summary>
     StartVmLook,
 
-    /// <summary>From here on systemd answers nobody.</summary>
+    /// <summary>From here on systemd does not answer.</summary>
     ManagerHangs,
 
     /// <summary>Somebody starts a VM with the card, if it is on vfio-pci.</summary>

@@ -6,7 +6,7 @@ using GpuHandoff.Simulation;
 namespace GpuHandoff.Core.Tests.Everywhere;
 
 /// <summary>
-/// A process of an ordinary user, or of one container, that passes itself off as somebody else's: by its name, its program, its
+/// A process of an ordinary user, or of one container, that passes itself off as another's: by its name, its program, its
 /// command line, or the cgroups that its user may make.
 /// </summary>
 /// <param name="As">What it passes for.</param>
@@ -70,7 +70,7 @@ sealed record Impostor(string As, string Command, string Cgroup)
     /// <summary>The same user's process, or the same container's, that passes for nothing.</summary>
     public Impostor Plain() => new("nothing", "python3", IsInside() ? $"{Inside}/init.scope" : Login);
 
-    /// <summary>What all of them need on a host: those whom they pass for, the login, and what runs jobs.</summary>
+    /// <summary>What all of them need on a host: the real ones, the login, and what runs jobs.</summary>
     public static void Ground(SimulatedKernel kernel)
     {
         kernel.Login("9", Bob, "sshd", type: "x11");

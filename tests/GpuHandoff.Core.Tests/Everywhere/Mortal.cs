@@ -95,7 +95,7 @@ sealed class Mortal : IKernel
         }
         catch (KernelRefused)
         {
-            // Nobody hears the answer.
+            // No process reads the answer.
         }
     }
 

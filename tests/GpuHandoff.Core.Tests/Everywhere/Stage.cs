@@ -232,11 +232,11 @@ sealed class Stage
         return null;
     }
 
-    /// <summary>Somebody opens the card, through a node that no step of ours takes away.</summary>
+    /// <summary>A process opens the card, through a node that no step of ours takes away.</summary>
     public bool VisitDirectly(int card, int seconds) => FunctionsOf(card).FirstOrDefault() is { } gpu
         && Come(OpenNumber("visitor", new(195, (uint)(MinorOf(gpu) ?? card), 0x1b6, 100000, 100000)), seconds);
 
-    /// <summary>Somebody plays a sound, and passes the descriptor on through a socket.</summary>
+    /// <summary>A process plays a sound, and passes the descriptor on through a socket.</summary>
     public bool ListenHidden(int card, int seconds)
     {
         var player = OpenSound(card);

@@ -164,7 +164,7 @@ sealed partial class Trial(Case @case, Tally tally)
         Must(Kernel.Hazards is [], "hazard", string.Join("; ", Kernel.Hazards));
         Must(!door.WentOnAfterSilence, "silence", "something was called after a call that did not return");
         Must((outcome is Outcome.Stuck { Silent: true }) == (door.Silent > 0) || outcome is null || unfinished is not [], "silence", "a silent call and the outcome do not agree");
-        Must(door.Silent == 0 || met.Any(k => k is MishapKind.Silent or MishapKind.SilentThenDone), "hang", "a call of ours did not return, and nobody made it so");
+        Must(door.Silent == 0 || met.Any(k => k is MishapKind.Silent or MishapKind.SilentThenDone), "hang", "a call of ours did not return, and no mishap made it so");
         // Bringing another run to its end, waiting for one, and waiting for a VM have limits of their own.
         var most = policy.Limits.Total + policy.Limits.Restart + policy.Patience + witness.Longest();
         Must(took <= most || unfinished is not [] || met.Contains(MishapKind.OtherRun), "time", $"{took} is more than {most}");

@@ -6,7 +6,7 @@ using static GpuHandoff.Core.Tests.Guests.VmHost;
 
 namespace GpuHandoff.Core.Tests.Guests;
 
-/// <summary>Nobody unprivileged is taken for a VM's QEMU, or keeps a lent card from coming home, by what he calls himself.</summary>
+/// <summary>No unprivileged process is taken for a VM's QEMU, or keeps a lent card from coming home, by what it calls itself.</summary>
 public class ImpostorsOfVms
 {
     public static TheoryData<string> Shapes => [.. Impostor.All.Select(i => i.As)];

@@ -111,7 +111,7 @@ public class RandomLives(ITestOutputHelper output)
         }
     }
 
-    /// <summary>Somebody unprivileged gets the PID that a VM's files still name, calls himself like it, and has its lock file locked.</summary>
+    /// <summary>An unprivileged process gets the PID that a VM's files still name, calls itself like it, and has its lock file locked.</summary>
     static string Impostors(VmHost host, string vm, Random random)
     {
         if (host.Proxmox.Qemu(vm) is not null || !int.TryParse(host.Kernel.Files.Read(ProxmoxHost.PidFile(vm)), CultureInfo.InvariantCulture, out var pid)

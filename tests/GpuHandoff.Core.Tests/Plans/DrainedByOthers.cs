@@ -61,7 +61,7 @@ public class DrainedByOthers
         desk.Picture().ShouldBe(before);
     }
 
-    // Taking back got stuck, and the way back to the host is planned anew.
+    // Taking back got stuck, and the way back to the host is planned again.
     [Theory]
     [InlineData(true)]
     [InlineData(false)]

@@ -107,7 +107,7 @@ public class FinishedJourneys
         var hung = desk.Kernel.HangSystemctl();
         desk.Done(Target.Host, policy: _everybody);
         hung.Dispose();
-        // Somebody starts one of them by hand; the others stay down while a VM has the GPU.
+        // An administrator starts one of them by hand; the others stay down while a VM has the GPU.
         desk.Kernel.StartUnit(desk.Kernel.Unit(names[0]));
         desk.Done(Target.Vfio, policy: _everybody);
         desk.Done(Target.Host, policy: _everybody);

@@ -96,8 +96,8 @@ public class SayingWhatChanged
 
         turn.Recover(Policy.Default, wait: true, CancellationToken.None).ShouldHaveSingleItem().ShouldBeOfType<Ending.Refused>().Why.Findings[0].Code.ShouldBe("gpu-is-lost");
 
-        turn.Footprint.Changes().ShouldBe(["scan the PCI bus anew"]);
-        turn.Footprint.State().ShouldBe("this changed nothing; what the same run had to do before it stays done: scan the PCI bus anew");
+        turn.Footprint.Changes().ShouldBe(["scan the PCI bus again"]);
+        turn.Footprint.State().ShouldBe("this changed nothing; what the same run had to do before it stays done: scan the PCI bus again");
     }
 
     [Fact]
@@ -106,7 +106,7 @@ public class SayingWhatChanged
         var desk = new Desk(Hosts.SingleGpu());
         DiesAfter(desk, 12, Target.Vfio).ShouldBeTrue();
         var turn = desk.Turn();
-        // Somebody else's call takes the card's lock when that is done.
+        // Another run's call takes the card's lock when that is done.
         desk.Ledger.Before = what =>
         {
             if (!what.Contains("closes"))

@@ -1,8 +1,8 @@
-using System.Runtime.InteropServices;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Survey;
 using Microsoft.Win32.SafeHandles;
+using static GpuHandoff.Linux.Tests.Mmap;
 
 namespace GpuHandoff.Linux.Tests;
 
@@ -99,16 +99,6 @@ public class HoldersMemoryTests
         foreach (var name in _kernel.List(Sys.Proc).Where(name => int.TryParse(name, out _)))
             Should.NotThrow(() => _kernel.Read(Sys.Proc / name / "maps"));
     }
-
-    const nint MappedLength = 4096;
-    const int ReadOnly = 1;
-    const int Private = 2;
-
-    [DllImport("libc", EntryPoint = "mmap")]
-    static extern nint Map(nint address, nint length, int protection, int flags, SafeFileHandle file, nint offset);
-
-    [DllImport("libc", EntryPoint = "munmap")]
-    static extern int Unmap(nint address, nint length);
 }
 
 [CollectionDefinition(HoldersMemoryTests.Alone, DisableParallelization = true)]

@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 using GpuHandoff.Kernel;
 using GpuHandoff.Machines;
 using GpuHandoff.Survey;
-using Microsoft.Win32.SafeHandles;
+using static GpuHandoff.Linux.Tests.Mmap;
 
 namespace GpuHandoff.Linux.Tests;
 
@@ -195,14 +195,4 @@ public class HoldersTests
 
     [DllImport("libc", EntryPoint = "unshare")]
     static extern int Unshare(int flags);
-
-    const nint MappedLength = 4096;
-    const int ReadOnly = 1;
-    const int Private = 2;
-
-    [DllImport("libc", EntryPoint = "mmap")]
-    static extern nint Map(nint address, nint length, int protection, int flags, SafeFileHandle file, nint offset);
-
-    [DllImport("libc", EntryPoint = "munmap")]
-    static extern int Unmap(nint address, nint length);
 }

@@ -78,7 +78,7 @@ sealed class Recovery(IKernel kernel, ILedger ledger, IWitness witness, PolicySe
 
     void BringBack(ImmutableArray<PciAddress> missing)
     {
-        witness.Waits($"{string.Join(", ", missing)} left the bus in the middle of a reset: the bus is scanned anew");
+        witness.Waits($"{string.Join(", ", missing)} left the bus in the middle of a reset: the bus is scanned again");
         footprint.Add("scan the PCI bus again");
         try
         {

@@ -119,8 +119,13 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
     Outcome Forward(Plan plan, IJournal journal, TimeSpan began, CancellationToken stop)
     {
         var (index, changes) = (0, 0);
-        // Behind this one no step moves a GPU.
+        // Behind this one a failure is no reason to take the GPU back.
         var last = plan.Steps().ToList().FindLastIndex(s => !s.MayFail());
+        // Behind this one no step moves a GPU: what is left (modules, nodes, power) takes seconds, and neither a signal nor the limit is a
+        // reason to undo all of it.
+        var moves = plan.Steps().Any(Moves) ? plan.Steps().ToList().FindLastIndex(Moves) : last;
+        if (TooLate(_kernel.Uptime - began) is { } late)
+            return Back(late, null, journal);
         TimeSpan? arrived = null;
         foreach (var phase in plan.Phases)
         {
@@ -138,10 +143,10 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
                     index++;
                     continue;
                 }
-                if (stop.IsCancellationRequested)
+                if (stop.IsCancellationRequested && index <= moves)
                     return Back($"interrupted before: {step.Say()}", null, journal);
                 // Looked at between steps only: a call cut short for the total's sake would count as silent and be left alone.
-                if (_kernel.Uptime - began >= limits.Total)
+                if (_kernel.Uptime - began >= limits.Total && index <= moves)
                     return Back($"not done within {limits.Total.TotalSeconds:0.#} s; left was: {step.Say()}", null, journal);
 
                 witness.StepBegins(step);
@@ -194,6 +199,20 @@ public sealed class Executor(IKernel kernel, ILedger ledger, IWitness witness, L
         }
         return new Outcome.Done(changes) { Warnings = _warnings.ToImmutable(), Left = _left.ToImmutable() };
     }
+
+    static bool Moves(Step step) => step is Rebind or LetKernelPick or LoadDriver or UnloadDriver or ResizeBar;
+
+    /// <summary>Why a run that has waited for its turn begins nothing; null: there is time enough.</summary>
+    string? TooLate(TimeSpan waited)
+    {
+        // With the rest of the time it would stop services and unload drivers only to undo it.
+        var least = limits.Total / 5 < _least ? limits.Total / 5 : _least;
+        return waited > TimeSpan.Zero && limits.Total - waited < least
+            ? $"its turn came after {waited.TotalSeconds:0} s, and {Math.Max(0, (limits.Total - waited).TotalSeconds):0} s are too few to begin"
+            : null;
+    }
+
+    static readonly TimeSpan _least = TimeSpan.FromSeconds(30);
 
     /// <summary>Why a step behind the GPU's arrival is left out; null: it is not. The console, which takes no time, never is.</summary>
     string? WhyNotTried(Step step, TimeSpan arrived, CancellationToken stop) =>

@@ -73,6 +73,45 @@ public class FinishedJourneys
         names.ShouldAllBe(name => desk.Kernel.Unit(name).State == "active");
     }
 
+    [Theory]
+    [InlineData("mknod")]
+    [InlineData("d3cold_allowed")]
+    public void A_signal_or_the_limit_behind_the_last_step_that_moves_the_gpu_takes_nothing_back(string call)
+    {
+        foreach (var isSignal in new[] { true, false })
+        {
+            var (desk, _) = Lent(1);
+            var came = false;
+            using var stop = new CancellationTokenSource();
+            // Behind the last driver: the GPU and its siblings are on the host's.
+            desk.Kernel.Faults.Before(c => c.Contains(call) && desk.DriverOf("0000:01:00.1") == "snd_hda_intel", kernel =>
+            {
+                came = true;
+                if (isSignal)
+                    stop.Cancel();
+                else
+                    kernel.Pause(TimeSpan.FromSeconds(400));
+            });
+            var done = desk.HandOver(Target.Host, policy: _everybody, stop: stop.Token).ShouldBeOfType<Ending.Ran>().Outcome.ShouldBeOfType<Outcome.Done>(desk.Memo.ToString());
+            came.ShouldBeTrue();
+            ExitCode.Of(done).ShouldBe(0);
+            desk.DriverOf("0000:01:00.0").ShouldBe("nvidia");
+            desk.Kernel.NodeAt(new("/dev/nvidia0")).ShouldNotBeNull();
+        }
+    }
+
+    [Fact]
+    public void A_run_whose_turn_comes_when_hardly_any_time_is_left_begins_nothing()
+    {
+        var desk = new Desk(Hosts.SingleGpu());
+        var plan = desk.Planned(Target.Vfio);
+        var began = desk.Kernel.Uptime;
+        desk.Kernel.Pause(TimeSpan.FromSeconds(295));
+        var outcome = new Executor(desk.Kernel, desk.Ledger, desk.Memo, Limits.Default).Run(plan, CancellationToken.None, began);
+        outcome.ShouldBeOfType<Outcome.RolledBack>().What.ShouldContain("5 s are too few to begin");
+        desk.Kernel.Calls.ShouldBeEmpty();
+    }
+
     [Fact]
     public void A_run_that_was_killed_while_it_wrote_down_what_it_left_is_unfinished()
     {

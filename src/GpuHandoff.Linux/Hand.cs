@@ -204,7 +204,8 @@ public sealed class Hand : IDisposable
     {
         // Who is stopped (T, t) is not in a call: a signal stops a process on its way out of the kernel. So it may be ended, as
         // nothing may be that is in a write: nvidia's remove goes on then, and never sleeps again.
-        var stopped = _process.Chain().FirstOrDefault(p => p.Stat?.State is 'T' or 't');
+        var chain = _process.Chain();
+        var stopped = chain.FirstOrDefault(p => p.Stat?.State is 'T' or 't');
         if (stopped.Stat is not null && stopped.Pid != _process.Pid)
         {
             // modprobe's, or a child's of it: its end is an answer.
@@ -212,7 +213,8 @@ public sealed class Hand : IDisposable
             if (Hear(_untilKilled) is not Heard.Nothing and var heard)
                 return heard;
         }
-        if ((stopped.Stat is not null && stopped.Pid == _process.Pid) || request is [Runs, ..])
+        // Not where a modprobe of its lives: that would go on without the lock by which other runs wait for it.
+        if ((stopped.Stat is not null && stopped.Pid == _process.Pid && chain is [_]) || request is [Runs, ..])
         {
             _dead = true;
             var isOver = _process.End(_untilKilled);

@@ -152,9 +152,9 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
                     var node = Node(status);
                     var known = nodes?.FindIndex(n => n.Node.IsSameDevice(node)) ?? -1;
                     if (known >= 0)
-                        nodes![known] = nodes[known] with { Count = nodes[known].Count + 1 };
+                        nodes![known] = nodes[known].And((descriptors / number).Text);
                     else
-                        (nodes ??= []).Add(new((descriptors / number).Text, node, 1));
+                        (nodes ??= []).Add(new([(descriptors / number).Text], node, 1));
                 }
             }
             return nodes ?? [];
@@ -164,6 +164,17 @@ public sealed class LinuxKernel(Hand? hand) : IKernel
             _ = Libc.Close(handle);
         }
     }
+
+    public bool IsSameFile(SysPath descriptor, SysPath other) =>
+        Descriptor(descriptor) is var (process, file) && Descriptor(other) is var (second, otherFile)
+        && Libc.Compare(process, second, Libc.OpenFiles, file, otherFile) == 0;
+
+    // /proc/4211/fd/7, /proc/4211/task/4212/fd/7: kcmp(2) takes the number of a thread, too.
+    static (int Process, nuint File)? Descriptor(SysPath path) => path.Text.Split('/') is [.., var process, "fd", var file]
+        && (process == "self" ? Environment.ProcessId : int.TryParse(process, NumberStyles.None, CultureInfo.InvariantCulture, out var pid) ? pid : 0) is > 0 and var number
+        && nuint.TryParse(file, NumberStyles.None, CultureInfo.InvariantCulture, out var descriptor)
+            ? (number, descriptor)
+            : null;
 
     // Without permission to look at it, it counts as one that holds.
     string? ReadInfo(SysPath file)

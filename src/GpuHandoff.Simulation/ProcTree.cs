@@ -164,9 +164,12 @@ sealed class ProcTree(SimulatedKernel kernel)
             ? $"state: RUNNING\nowner_pid   : {owner.Pid}\ntrigger_time: 4211.000000000\ntstamp      : 0.000000000"
             : "closed";
 
+    /// <summary>The first copy of descriptor 7 is 10007.</summary>
+    public const int Copies = 10_000;
+
     static Folder Descriptors(SimulatedProcess process, Func<OpenNode, bool> has) => Dir(() => process.Open
         .Where(file => has(file) && file is { IsOnlyMapped: false, IsInFlight: false })
-        .SelectMany(file => Enumerable.Range(0, file.Descriptors).Select(copy => ((file.Number + 1000 * copy).ToString(), (Entry)new HeldFile(file.Path, file.Node)))));
+        .SelectMany(file => Enumerable.Range(0, file.Descriptors).Select(copy => ((file.Number + Copies * copy).ToString(), (Entry)new HeldFile(file.Path, file.Node)))));
 
     /// <summary>fs/proc/fd.c:seq_show: the flags in octal; O_PATH is 010000000.</summary>
     static Folder DescriptorInfo(SimulatedProcess process, Func<OpenNode, bool> has) => Dir(() => process.Open

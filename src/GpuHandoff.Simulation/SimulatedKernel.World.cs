@@ -106,6 +106,14 @@ public sealed partial class SimulatedKernel
         Files.Write($"/run/systemd/sessions/{id}.ref", "");
     }
 
+    /// <summary>A service that finds its GPU by address, whatever number the node has: inactive until <see cref="StartUnit"/>.</summary>
+    public SimulatedUnit AddUnitOn(PciAddress gpu, string name, string command)
+    {
+        var unit = new SimulatedUnit(name, command, kernel => ["/dev/nvidiactl", $"/dev/nvidia{kernel.Bus.Find(gpu)?.Minor}"], needsGpu: false);
+        Systemd.Add(unit);
+        return unit;
+    }
+
     /// <summary>nvidia-persistenced: it keeps every card open that is on nvidia when it starts, and needs one.</summary>
     public SimulatedUnit AddPersistenced()
     {

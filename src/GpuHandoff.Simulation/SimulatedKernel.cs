@@ -226,6 +226,12 @@ public sealed partial class SimulatedKernel : IKernel
         return givenUp;
     }
 
+    public bool IsSameFile(SysPath descriptor, SysPath other) => FileOf(descriptor) is { } file && FileOf(other) == file;
+
+    OpenNode? FileOf(SysPath descriptor) => descriptor.Text.Split('/') is ["", "proc", var pid, .., "fd", var number]
+        ? Processes.Running.FirstOrDefault(process => process.Pid.ToString() == pid)?.Open.FirstOrDefault(file => file.Number == int.Parse(number) % ProcTree.Copies)
+        : null;
+
     public bool ReadLines(SysPath file, OfLine line, Looking looking)
     {
         ArgumentNullException.ThrowIfNull(line);

@@ -66,14 +66,36 @@ public class HoldersTests
         using var open = File.OpenHandle("/dev/full");
         using var again = File.OpenHandle("/dev/full");
         var nodes = _kernel.OpenIn(new("/proc/self/fd"), (_, _) => true, Looking.Alone);
-        foreach (var (path, node, _) in nodes)
-            _kernel.NodeAt(new(path)).ShouldBe(node);
+        foreach (var open1 in nodes)
+            _kernel.NodeAt(new(open1.Path)).ShouldBe(open1.Node);
         var full = _kernel.NodeAt(new("/dev/full"))!;
         nodes.Where(n => n.Node.IsSameDevice(full)).ShouldHaveSingleItem().Count.ShouldBe(2);
         _kernel.OpenIn(new("/proc/self/fd"), (major, minor) => (major, minor) != (full.Major, full.Minor), Looking.Alone)
             .ShouldNotContain(n => n.Node.IsSameDevice(full));
         _kernel.OpenIn(new("/proc/self/nosuch"), (_, _) => true, Looking.Alone).ShouldBeEmpty();
         _kernel.OpenIn(new("/proc/self/comm"), (_, _) => true, Looking.Alone).ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void A_duplicate_leads_to_the_same_open_file_and_another_open_of_the_same_device_does_not()
+    {
+        using var open = File.OpenHandle("/dev/full");
+        using var again = File.OpenHandle("/dev/full");
+        var copy = DuplicateFile((int)open.DangerousGetHandle());
+        try
+        {
+            SysPath Of(nint file) => new($"/proc/self/fd/{file}");
+            _kernel.IsSameFile(Of(open.DangerousGetHandle()), Of(copy)).ShouldBeTrue();
+            _kernel.IsSameFile(Of(open.DangerousGetHandle()), Of(again.DangerousGetHandle())).ShouldBeFalse();
+            _kernel.IsSameFile(Of(open.DangerousGetHandle()), Of(999_999)).ShouldBeFalse();
+            var found = _kernel.OpenIn(new("/proc/self/fd"), (major, minor) => (major, minor) == (1, 7), Looking.Alone).ShouldHaveSingleItem();
+            found.Count.ShouldBe(3);
+            OpenDevice.Files([found], _kernel).ShouldBe(2);
+        }
+        finally
+        {
+            CloseFile(copy).ShouldBe(0);
+        }
     }
 
     [Fact]
@@ -192,6 +214,9 @@ public class HoldersTests
 
     [DllImport("libc", EntryPoint = "close")]
     static extern int CloseFile(int file);
+
+    [DllImport("libc", EntryPoint = "dup")]
+    static extern int DuplicateFile(int file);
 
     [DllImport("libc", EntryPoint = "unshare")]
     static extern int Unshare(int flags);

@@ -57,9 +57,15 @@ public interface IKernel
                let node = NodeAt(descriptors / name)
                where node is not null && wanted(node.Major, node.Minor) && OpenDevice.Holds(Read(info / name))
                group (name, node) by (node.Major, node.Minor) into same
-               select new OpenDevice((descriptors / same.First().name).Text, same.First().node, same.Count()),
+               select new OpenDevice([.. same.Take(OpenDevice.Listed).Select(s => (descriptors / s.name).Text)], same.First().node, same.Count()),
         ];
     }
+
+    /// <summary>
+    /// Whether two descriptors (/proc/PID/fd/N) lead to the same open file (kcmp(2), KCMP_FILE): one that was duplicated or inherited.
+    /// False also where the kernel does not tell.
+    /// </summary>
+    bool IsSameFile(SysPath descriptor, SysPath other) => false;
 
     /// <summary>Reads a file line by line, without ever holding all of it: /proc/PID/maps of one process can have 100 MB.</summary>
     /// <returns>Whether it was read to its end; a file that is not there counts as an empty one.</returns>

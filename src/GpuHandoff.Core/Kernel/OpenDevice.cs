@@ -1,12 +1,45 @@
+using System.Collections.Immutable;
 using GpuHandoff.Machines;
 
 namespace GpuHandoff.Kernel;
 
 /// <summary>A character device that a table of descriptors holds open.</summary>
-/// <param name="Path">The first descriptor that holds it: <c>/proc/4211/fd/7</c>.</param>
+/// <param name="Descriptors">Those that hold it, <c>/proc/4211/fd/7</c>; at most <see cref="Listed"/>, the first ones.</param>
 /// <param name="Count">How many descriptors of the table hold it.</param>
-public sealed record OpenDevice(string Path, DeviceNode Node, int Count)
+public sealed record OpenDevice(ImmutableArray<string> Descriptors, DeviceNode Node, int Count)
 {
+    /// <summary>A process can have very many descriptors of one device, and what is kept of them is bounded.</summary>
+    public const int Listed = 32;
+
+    public string Path => Descriptors[0];
+
+    /// <summary>The same with one more descriptor.</summary>
+    public OpenDevice And(string descriptor) => this with
+    {
+        Descriptors = Descriptors.Length < Listed ? Descriptors.Add(descriptor) : Descriptors,
+        Count = Count + 1,
+    };
+
+    /// <summary>
+    /// How many open files the descriptors lead to. A driver counts open files, and a file that was duplicated or inherited
+    /// (dup(2), fork(2)) has several descriptors.
+    /// </summary>
+    public static int Files(IEnumerable<OpenDevice> open, IKernel kernel)
+    {
+        var files = 0;
+        foreach (var same in open.GroupBy(o => (o.Node.Major, o.Node.Minor)))
+        {
+            var first = new List<string>();
+            foreach (var descriptor in same.SelectMany(o => o.Descriptors))
+            {
+                if (!first.Exists(other => kernel.IsSameFile(new(other), new(descriptor))))
+                    first.Add(descriptor);
+            }
+            files += first.Count + same.Sum(o => o.Count - o.Descriptors.Length);
+        }
+        return files;
+    }
+
     // O_PATH, include/uapi/asm-generic/fcntl.h
     const uint OnlyAPath = 0x200000;
 

@@ -57,6 +57,8 @@ sealed class AskedOnce(IKernel kernel, Limits limits) : IKernel
     public IReadOnlyList<OpenDevice> OpenIn(SysPath descriptors, Func<uint, uint, bool> wanted, Looking looking) =>
         kernel.OpenIn(descriptors, wanted, looking);
 
+    public bool IsSameFile(SysPath descriptor, SysPath other) => kernel.IsSameFile(descriptor, other);
+
     public bool ReadLines(SysPath file, OfLine line, Looking looking) => kernel.ReadLines(file, line, looking);
 
     public IReadOnlyList<int> Look(int count, Action<int, Looking> look) => kernel.Look(count, look);

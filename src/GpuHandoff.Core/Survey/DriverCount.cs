@@ -24,9 +24,9 @@ sealed record DriverCount(string Driver, string Module, int Users, HashSet<(uint
     static readonly (uint, uint) _timer = (Alsa, 33);
 
     /// <summary>How many users no process shows.</summary>
-    /// <param name="seen">What the processes' tables of descriptors show. A descriptor that was duplicated counts as often as it is there.</param>
-    public int Hidden(IEnumerable<IReadOnlyList<OpenDevice>> seen) => Users == 0 ? 0
-        : Math.Max(0, Users - Explained - seen.SelectMany(open => open).Where(o => Numbers.Contains((o.Node.Major, o.Node.Minor))).Sum(o => o.Count));
+    /// <param name="seen">What the processes' tables of descriptors show.</param>
+    public int Hidden(IEnumerable<IReadOnlyList<OpenDevice>> seen, IKernel kernel) => Users == 0 ? 0
+        : Math.Max(0, Users - Explained - OpenDevice.Files(seen.SelectMany(open => open).Where(o => Numbers.Contains((o.Node.Major, o.Node.Minor))), kernel));
 
     /// <summary>Those of a machine's functions whose drivers' counts can be compared; nvidia and vfio-pci have rules of their own.</summary>
     public static List<DriverCount> Of(Machine machine, IKernel kernel) =>

@@ -61,15 +61,15 @@ public static class Holders
         // A look that was given up may still write: what it found by now counts, and no more.
         var seen = pids.Select((_, i) => unseen.Contains(i) ? [] : open[i] ?? []).ToArray();
         var found = users.Where((_, i) => !unseen.Contains(i)).OfType<GpuUser[]>().SelectMany(u => u).ToList();
-        counted = [.. counted.Select(c => c.Hidden(seen) > 0 ? c.Explain(pids, kernel) : c)];
-        if (counted.Any(c => c.Hidden(seen) > 0) || StackIsUnexplained(machine, found))
+        counted = [.. counted.Select(c => c.Hidden(seen, kernel) > 0 ? c.Explain(pids, kernel) : c)];
+        if (counted.Any(c => c.Hidden(seen, kernel) > 0) || StackIsUnexplained(machine, found))
             found.AddRange(InThreads(pids, seen, ours, wanted, names, kernel));
         return machine with
         {
             Unseen = [.. Enumerable.Range(0, pids.Length).Where(i => unseen.Contains(i) || partly[i]).Select(i => pids[i])],
             Users = [.. found],
             Vfio = vfio is { } many ? new(many, shown.Where((_, i) => !unseen.Contains(i)).Sum()) : null,
-            Hidden = [.. from c in counted let hidden = c.Hidden(seen) where hidden > 0 select new HiddenUse(c.Driver, c.Module, c.Users, c.Users - hidden)
+            Hidden = [.. from c in counted let hidden = c.Hidden(seen, kernel) where hidden > 0 select new HiddenUse(c.Driver, c.Module, c.Users, c.Users - hidden)
             {
                 Owners = [.. machine.Functions().Where(f => f.Owner.Driver == c.Driver).SelectMany(f => Substreams.OwnersOf(f.Address, kernel)).Distinct()],
             }],
@@ -180,14 +180,14 @@ public static class Holders
         // A driver that is part of the kernel, or one whose module nothing counts: there is no other proof.
         if (counts is [] && mine.Count > 0 && unseen.Count > 0)
             return $"process {string.Join(", ", unseen.Order().Take(3).Select(i => pids[i]))} could not be looked at, and no count of {function}'s driver shows whether it has it open";
-        foreach (var count in counts.Select(c => c.Driver != Owner.Vfio && c.Hidden(seen) > 0 ? c.Explain(pids, kernel) : c))
+        foreach (var count in counts.Select(c => c.Driver != Owner.Vfio && c.Hidden(seen, kernel) > 0 ? c.Explain(pids, kernel) : c))
         {
-            var hidden = count.Driver == Owner.Vfio ? count.Users - shown.Where((_, i) => !unseen.Contains(i)).Sum() : count.Hidden(seen);
+            var hidden = count.Driver == Owner.Vfio ? count.Users - shown.Where((_, i) => !unseen.Contains(i)).Sum() : count.Hidden(seen, kernel);
             if (hidden <= 0)
                 continue;
             if (InThreads(pids, seen, mine, wanted, names, kernel).FirstOrDefault() is { } thread)
                 return $"{thread} has it open";
-            if (count.Driver != Owner.Vfio && count.Hidden(seen) <= 0)
+            if (count.Driver != Owner.Vfio && count.Hidden(seen, kernel) <= 0)
                 continue;
             return new HiddenUse(count.Driver, count.Module, count.Users, count.Users - hidden).ToString()
                 + string.Concat(unseen.Order().Take(3).Select(i => $"; process {pids[i]} could not be looked at"));
@@ -290,7 +290,9 @@ public static class Holders
         var nodes = new Dictionary<(uint, uint), int>();
         foreach (var name in kernel.List(folder))
         {
-            if (int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var group) && kernel.NodeAt(folder / name) is { } node)
+            // 7, and noiommu-0 where vfio works without an IOMMU (drivers/vfio/group.c:vfio_group_find_or_alloc).
+            var digits = name.StartsWith("noiommu-", StringComparison.Ordinal) ? name["noiommu-".Length..] : name;
+            if (int.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out var group) && kernel.NodeAt(folder / name) is { } node)
                 nodes[Number(node)] = DevicesIn(group, kernel);
         }
         foreach (var name in kernel.List(folder / "devices"))

@@ -227,8 +227,8 @@ sealed class Stage
     SimulatedProcess? StartService(int card, PciDevice gpu)
     {
         var name = $"work{card}.service";
-        if (MinorOf(gpu) is { } minor && _services.Add(name))
-            Kernel.StartUnit(Kernel.AddUnit(name, "worker", $"/dev/nvidia{minor}", "/dev/nvidiactl"));
+        if (MinorOf(gpu) is not null && _services.Add(name))
+            Kernel.StartUnit(Kernel.AddUnitOn(gpu.Address, name, "worker"));
         return null;
     }
 

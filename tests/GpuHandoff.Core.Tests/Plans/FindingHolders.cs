@@ -380,6 +380,19 @@ public class FindingHolders
     }
 
     [Fact]
+    public void A_duplicate_of_another_sound_cards_descriptor_stands_for_no_hidden_control_of_this_one()
+    {
+        var desk = new Desk(new HostBuilder().With(Hosts.Card(1)).With(Hosts.Card(2)).WithNvidiaDriver(new()).Loading("nvidia", "nvidia_uvm", "snd_hda_intel").Boot());
+        var mine = desk.Kernel.List(Sys.Function(new(0, 1, 0, 1)) / "sound")[0]["card".Length..];
+        var other = desk.Kernel.List(Sys.Function(new(0, 2, 0, 1)) / "sound")[0]["card".Length..];
+        var process = desk.Kernel.StartProcess("mixer");
+        desk.Kernel.OpenNode($"/dev/snd/controlC{other}", process).Duplicate();
+        desk.Planned(Target.Vfio, "01:00");
+        desk.Kernel.OpenNode($"/dev/snd/controlC{mine}", process).PutInFlight();
+        desk.Refused(Target.Vfio, "01:00").Findings.ShouldHaveSingleItem().Evidence[0].ShouldContain("has 2 users that are no modules, and processes explain 1");
+    }
+
+    [Fact]
     public void The_clients_of_a_timer_are_those_below_the_lines_of_its_card()
     {
         const string timers = """

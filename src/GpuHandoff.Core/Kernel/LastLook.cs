@@ -10,8 +10,8 @@ namespace GpuHandoff.Kernel;
 /// </summary>
 /// <param name="Empty">A folder that must have no entries (<c>msi_irqs</c> of a function: nvidia takes interrupts at first open); null: none.</param>
 /// <param name="Modules">
-/// The number of users, other modules apart, that a module's count must show. They are the users that the proof had explained:
-/// one more is a user that came since.
+/// The number of users, other modules apart, that a module's count may show at most. They are the users that the proof had explained:
+/// one more is a user that came since, and one less holds nothing up.
 /// </param>
 public sealed record LastLook(SysPath? Empty, ImmutableArray<ModuleUsers> Modules)
 {
@@ -23,7 +23,7 @@ public sealed record LastLook(SysPath? Empty, ImmutableArray<ModuleUsers> Module
             var now = ModuleList.Parse(kernel.Read(Sys.Proc / "modules") ?? "");
             foreach (var (module, users) in Modules)
             {
-                if (now.FirstOrDefault(m => m.Name == module) is { } found && found.Users() != users)
+                if (now.FirstOrDefault(m => m.Name == module) is { } found && found.Users() > users)
                     return $"module {module} has {found.Users()} users that are no modules, and had {users} a moment before";
             }
         }
